@@ -1,0 +1,123 @@
+"""CPCAE: a convolutional autoencoder of patches that is told which patch it looks at.
+
+Saeedi & Giusti, "Anomaly Detection for Industrial Inspection using Convolutional Autoencoder and Deep
+Feature-based One-class Classification", VISAPP 2022, doi 10.5220/0010780200003124, section 3.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from anomalib_lite.models.blocks import down, up
+from anomalib_lite.types import InputError
+
+CONDITIONS = ("index", "one_hot", "none")
+
+
+class Reconstructed(NamedTuple):
+    """What an autoencoder gives for P patches."""
+
+    patches: Tensor  # (P, C, h, w) in [0, 1]
+    latent: Tensor  # (P, latent_dim)
+    hidden: list[Tensor]  # hidden activations, for the sparsity term
+
+
+class CPCAE(nn.Module):
+    """Strided convolutions to a dense bottleneck and back, conditioned on the patch's index.
+
+    The condition is concatenated twice: with the flattened feature map before the latent layer, and with the
+    latent vector at the decoder's input. The bottleneck is dense because a purely convolutional one copies
+    defects through.
+
+    Args:
+        patch_size: height and width of a patch; a multiple of 2 ** len(widths).
+        widths: channels of each strided convolution; the decoder mirrors them.
+        latent_dim: elements in the encoding of one patch.
+        condition: `index` (index / number of patches, as published), `one_hot`, or `none`.
+        positions: number of patches in the grid, N.
+        normalise: BatchNorm after each convolution.
+
+    Raises:
+        InputError: for a patch size that does not halve evenly or an unknown condition.
+
+    >>> network = CPCAE(patch_size=32, widths=(8, 16), latent_dim=4, condition="index", positions=9)
+    >>> network(torch.zeros(5, 3, 32, 32), torch.tensor([0, 1, 2, 3, 8])).patches.shape
+    torch.Size([5, 3, 32, 32])
+    """
+
+    def __init__(
+        self,
+        *,
+        patch_size: int,
+        widths: Sequence[int],
+        latent_dim: int,
+        condition: Literal["index", "one_hot", "none"],
+        positions: int,
+        normalise: bool = True,
+        channels: int = 3,
+    ) -> None:
+        super().__init__()
+        if condition not in CONDITIONS:
+            raise InputError(f"model.condition must be one of {', '.join(CONDITIONS)}, got {condition}")
+        if latent_dim < 1:
+            raise InputError(f"model.latent_dim must be at least 1, got {latent_dim}")
+        if not widths or patch_size % 2 ** len(widths):
+            raise InputError(
+                f"patch size must be a multiple of {2 ** len(widths)} for {len(widths)} strided convolutions "
+                f"(model.widths={list(widths)}), got {patch_size}"
+            )
+        self.settings: dict[str, Any] = {
+            "patch_size": patch_size,
+            "widths": list(widths),
+            "latent_dim": latent_dim,
+            "condition": condition,
+            "positions": positions,
+            "normalise": normalise,
+            "channels": channels,
+        }
+        self.condition, self.positions = condition, positions
+        condition_dim = {"index": 1, "one_hot": positions, "none": 0}[condition]
+        side = patch_size // 2 ** len(widths)
+        steps = list(zip([channels, *widths], widths, strict=False))
+        self.encoder = nn.Sequential(*(down(i, o, normalise=normalise) for i, o in steps))
+        self.to_latent = nn.Linear(widths[-1] * side * side + condition_dim, latent_dim)
+        self.from_latent = nn.Linear(latent_dim + condition_dim, widths[-1] * side * side)
+        self.unflatten = nn.Unflatten(1, (widths[-1], side, side))
+        self.decoder = nn.Sequential(
+            *(up(o, i, normalise=normalise) for i, o in reversed(steps[1:])),
+            nn.ConvTranspose2d(widths[0], channels, 4, stride=2, padding=1),
+        )
+
+    def conditions(self, index: Tensor) -> Tensor:
+        """The condition vectors (P, condition_dim) of patches with these indices (P,)."""
+        if self.condition == "one_hot":
+            return F.one_hot(index, self.positions).float()
+        if self.condition == "index":
+            return index.float()[:, None] / self.positions
+        return index.new_zeros((len(index), 0), dtype=torch.float32)
+
+    def encode(self, patches: Tensor, index: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Latent vectors (P, latent_dim) of patches (P, C, h, w), and every hidden activation on the way."""
+        hidden = []
+        x = patches
+        for block in self.encoder:
+            x = block(x)
+            hidden.append(x)
+        x = torch.cat([x.flatten(1), self.conditions(index)], dim=1)  # (P, C*h*w + condition)
+        latent = self.to_latent(x)
+        return latent, [*hidden, latent]
+
+    def decode(self, latent: Tensor, index: Tensor) -> Tensor:
+        """Patches (P, C, h, w) in [0, 1] from latent vectors (P, latent_dim)."""
+        x = F.leaky_relu(self.from_latent(torch.cat([latent, self.conditions(index)], dim=1)), 0.01)
+        return torch.sigmoid(self.decoder(self.unflatten(x)))
+
+    def forward(self, patches: Tensor, index: Tensor) -> Reconstructed:
+        """Reconstruct patches (P, C, h, w) whose places in the grid are `index` (P,) int64."""
+        latent, hidden = self.encode(patches, index)
+        return Reconstructed(self.decode(latent, index), latent, hidden)
