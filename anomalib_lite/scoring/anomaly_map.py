@@ -1,0 +1,137 @@
+"""From a picture and its reconstruction to an anomaly map: pure functions on (B, C, H, W) tensors.
+
+Maps are not negative, and higher is more anomalous.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from anomalib_lite.types import InputError
+
+STRIP_BYTES = 64 * 2**20  # of windows that the median holds at once
+
+
+def absolute_error(image: Tensor, reconstruction: Tensor) -> Tensor:
+    """Absolute difference (B, C, H, W) of two pictures of that shape, 0..1 for pictures in [0, 1].
+
+    >>> absolute_error(torch.full((1, 3, 2, 2), 0.25), torch.ones(1, 3, 2, 2)).max()
+    tensor(0.7500)
+    """
+    if image.shape != reconstruction.shape:
+        raise InputError(
+            f"reconstruction must have the image's shape {_shape(image)}, got {_shape(reconstruction)}"
+        )
+    return (image - reconstruction).abs()
+
+
+def channel_maximum(error: Tensor) -> Tensor:
+    """Largest error of any channel, (B, C, H, W) -> (B, 1, H, W): a defect of one colour counts in full.
+
+    >>> channel_maximum(torch.tensor([0.1, 0.4, 0.1]).view(1, 3, 1, 1))
+    tensor([[[[0.4000]]]])
+    """
+    return error.amax(dim=1, keepdim=True)
+
+
+def channel_mean(error: Tensor) -> Tensor:
+    """Mean error of the channels, (B, C, H, W) -> (B, 1, H, W): averages the sensor's noise away.
+
+    >>> channel_mean(torch.tensor([0.1, 0.4, 0.1]).view(1, 3, 1, 1))
+    tensor([[[[0.2000]]]])
+    """
+    return error.mean(dim=1, keepdim=True)
+
+
+def median_blur(anomaly_map: Tensor, *, kernel: int) -> Tensor:
+    """Median of the `kernel` x `kernel` pixels (odd) around each one: removes specks, keeps edges.
+
+    Computed on the processor, for OpenCV's median takes float maps up to 5 x 5 only.
+
+    >>> speck = torch.zeros(1, 1, 5, 5); speck[..., 2, 2] = 1
+    >>> median_blur(speck, kernel=3).max()
+    tensor(0.)
+    """
+    if kernel < 1 or kernel % 2 == 0:
+        raise InputError(f"median kernel must be odd and positive, got {kernel}")
+    padded = _pad(anomaly_map, kernel // 2, "median kernel").cpu().numpy()
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), axis=(2, 3))
+    result = np.empty(anomaly_map.shape, dtype=padded.dtype)
+    batch, channels, height, width = result.shape
+    rows = max(1, STRIP_BYTES // (batch * channels * width * kernel**2 * padded.itemsize))
+    for top in range(0, height, rows):  # a strip at a time: all windows together are kernel**2 maps
+        strip = windows[:, :, top : top + rows].reshape(batch, channels, -1, width, kernel**2)
+        result[:, :, top : top + rows] = np.partition(strip, kernel**2 // 2)[..., kernel**2 // 2]
+    return torch.from_numpy(result).to(anomaly_map.device)
+
+
+def gaussian_blur(anomaly_map: Tensor, *, sigma: float) -> Tensor:
+    """Gaussian smoothing of every channel; `sigma` in pixels, the kernel ends at 4 sigma.
+
+    >>> gaussian_blur(torch.ones(1, 1, 9, 9), sigma=1.0).sum().round()
+    tensor(81.)
+    """
+    if not 0 < sigma < float("inf"):
+        raise InputError(f"gaussian sigma must be a positive number of pixels, got {sigma}")
+    radius = int(4 * sigma + 0.5)
+    position = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    kernel = torch.exp(-0.5 * (position / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).to(anomaly_map)
+    padded = _pad(anomaly_map, radius, "gaussian sigma")
+    planes = padded.flatten(0, 1).unsqueeze(1)  # (B*C, 1, H + 2r, W + 2r)
+    planes = F.conv2d(planes, kernel.view(1, 1, -1, 1))
+    planes = F.conv2d(planes, kernel.view(1, 1, 1, -1))
+    return planes.view_as(anomaly_map)
+
+
+def mask_border(anomaly_map: Tensor, *, width: int) -> Tensor:
+    """A copy whose outer `width` pixels are 0: there a registered picture may show no part.
+
+    >>> mask_border(torch.ones(1, 1, 4, 4), width=1).sum()
+    tensor(4.)
+    """
+    shortest = min(anomaly_map.shape[-2:])
+    if not 0 <= 2 * width < shortest:
+        raise InputError(f"border must be 0 or more and leave some of the {shortest} pixels, got {width}")
+    height, breadth = anomaly_map.shape[-2:]
+    masked = torch.zeros_like(anomaly_map)
+    inner = (..., slice(width, height - width), slice(width, breadth - width))
+    masked[inner] = anomaly_map[inner]
+    return masked
+
+
+def binarise(anomaly_map: Tensor, *, tau: float) -> Tensor:
+    """True where the map is above `tau`, the pixel cut on its scale.
+
+    >>> binarise(torch.tensor([0.2, 0.3]), tau=0.2)
+    tensor([False,  True])
+    """
+    if not tau >= 0:
+        raise InputError(f"postprocess.tau must be 0 or more, got {tau}")
+    return anomaly_map > tau
+
+
+def mean_square(anomaly_map: Tensor) -> Tensor:
+    """Mean of the squared map, (B, C, H, W) -> (B,): the L2 score of a whole picture.
+
+    >>> mean_square(torch.tensor([0.0, 2.0]).view(1, 1, 1, 2))
+    tensor([2.])
+    """
+    return anomaly_map.square().flatten(1).mean(dim=1)
+
+
+def _pad(anomaly_map: Tensor, radius: int, name: str) -> Tensor:
+    """Reflect the map at its border: zero padding would darken it."""
+    if anomaly_map.ndim != 4:
+        raise InputError(f"expected a map of shape (B, C, H, W), got {_shape(anomaly_map)}")
+    height, width = anomaly_map.shape[-2:]
+    if radius >= min(height, width):
+        raise InputError(f"{name} reaches {radius} pixels, more than a map of {height} x {width} can reflect")
+    return F.pad(anomaly_map, (radius,) * 4, mode="reflect")
+
+
+def _shape(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(tensor.shape)
