@@ -1,0 +1,77 @@
+"""Lightning callbacks: thin, they call the detector at the right hook."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from anomalib_lite.data.datamodule import InspectionData
+from anomalib_lite.detector import Detector
+from anomalib_lite.evaluation import Evaluation
+from anomalib_lite.models.reconstruction import Mapped
+from anomalib_lite.types import Batch
+
+
+class FeatureEmbedding(Callback):
+    """Fits the embedding stage on the best checkpoint's maps and scores the test pictures with it.
+
+    At `on_test_start`, not at the end of fitting: there `trainer.test(ckpt_path="best")` has loaded the best
+    weights, while `on_fit_end` would see the last epoch's.
+
+    Args:
+        detector: shares its network with the module under test.
+        data: set up.
+    """
+
+    def __init__(self, *, detector: Detector, data: InspectionData) -> None:
+        self.detector, self.data = detector, data
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fit on training normals, calibrate on held-out ones."""
+        fit_and_calibrate(self.detector.to(pl_module.device), self.data)
+        self.evaluation = Evaluation(self.detector)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Score one test picture from the error that `test_step` computed."""
+        assert isinstance(outputs, Mapped)
+        self.evaluation.add(batch, self.detector.finish(outputs))
+
+
+class LossHistory(Callback):
+    """Training and validation loss of every epoch; kept in the checkpoint, so that a resumed run has them all."""
+
+    def __init__(self) -> None:
+        self.losses: list[dict[str, float]] = []
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the epoch's losses."""
+        names = ("train_loss", "val_loss")
+        losses = {name: float(trainer.callback_metrics[name]) for name in names if name in trainer.callback_metrics}
+        self.losses.append({"epoch": float(trainer.current_epoch), **losses})
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the checkpoint keeps: plain numbers."""
+        return {"losses": self.losses}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.losses = state_dict["losses"]
+
+
+def fit_and_calibrate(detector: Detector, data: InspectionData) -> None:
+    """The detector's own learning, on the pictures of the roles meant for it."""
+    train, validation, calibration = (_Images(data, role) for role in ("train", "validation", "calibration"))
+    detector.fit(train).calibrate(calibration=calibration, validation=validation)
+
+
+class _Images:
+    """The pictures of one role, from the start each time they are gone through."""
+
+    def __init__(self, data: InspectionData, role: Any) -> None:
+        self.pictures = data.of_role(role)
+
+    def __iter__(self) -> Any:
+        return self.pictures.images()

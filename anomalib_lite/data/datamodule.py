@@ -1,0 +1,345 @@
+"""From photographs on disk to registered pictures in a memory-mapped file, split by role, and their patches."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from tqdm import tqdm
+
+from anomalib_lite.bundle import read_bundle, write_bundle
+from anomalib_lite.data.folder import Splits, split_normals
+from anomalib_lite.data.images import read_image
+from anomalib_lite.data.patches import PatchGrid
+from anomalib_lite.data.preparation import Preparation
+from anomalib_lite.data.resize import fit_long_side, resize
+from anomalib_lite.stages import StageStore, code_digest, file_digest
+from anomalib_lite.types import Alignment, Batch, InputError, Sample
+
+log = logging.getLogger(__name__)
+
+PREPARATION_CODE = ("data/images.py", "data/registration.py", "data/preparation.py", "data/resize.py")
+LEVELS = 65535  # pictures are kept as uint16
+
+
+class Source(Protocol):
+    """Where photographs come from."""
+
+    def samples(self) -> list[Sample]:
+        """Every photograph with its split, defect type and mask."""
+
+
+class Photographs(Sequence[np.ndarray]):
+    """Photographs read from disk each time they are asked for."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> np.ndarray:  # type: ignore[override]  # slices are never asked for
+        return read_image(self.samples[index].path)
+
+
+def to_tensor(picture: np.ndarray) -> Tensor:
+    """A registered picture uint16 (3, H, W) as float32 (1, 3, H, W) in [0, 1].
+
+    >>> to_tensor(np.full((3, 2, 2), 65535, np.uint16)).max()
+    tensor(1.)
+    """
+    return torch.from_numpy(picture.astype(np.float32))[None] / LEVELS
+
+
+class Pictures(Dataset[Batch]):
+    """Registered pictures of some samples, one to a batch, read from the memory-mapped file."""
+
+    def __init__(self, pictures: np.ndarray, rows: Sequence[int], samples: Sequence[Sample], alignments: Sequence[Alignment]) -> None:
+        self.pictures, self.rows, self.samples, self.alignments = pictures, rows, samples, alignments
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Batch:
+        row = self.rows[index]
+        return Batch(to_tensor(self.pictures[row]), [self.samples[row]], [self.alignments[row]])
+
+    def images(self) -> Iterator[Tensor]:
+        """Each picture as (1, 3, H, W)."""
+        for row in self.rows:
+            yield to_tensor(self.pictures[row])
+
+
+class Patches(Dataset[tuple[Tensor, Tensor]]):
+    """Patches of downsized pictures uint16 (n, 3, h, w); item i is patch i % N of picture i // N."""
+
+    def __init__(self, pictures: np.ndarray, grid: PatchGrid) -> None:
+        self.pictures, self.size = pictures, grid.size
+        self.positions = grid.positions((pictures.shape[-2], pictures.shape[-1]))
+
+    def __len__(self) -> int:
+        return len(self.pictures) * len(self.positions)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        """Patches (P, 3, p, p) float32 and their indices (P,), gathered at once."""
+        patches = np.empty((len(indices), 3, self.size, self.size), np.float32)
+        for target, index in zip(patches, indices, strict=True):
+            picture, position = divmod(index, len(self.positions))
+            y, x = self.positions[position]
+            target[:] = self.pictures[picture, :, y : y + self.size, x : x + self.size]
+        return torch.from_numpy(patches).div_(LEVELS), torch.tensor(indices) % len(self.positions)
+
+
+class EpochSampler(Sampler[int]):
+    """`per_epoch` indices an epoch, drawn from one endless sequence of shuffles, so that every item has its turn.
+
+    What epoch e gives depends on (seed, e) alone: a resumed run sees what an unbroken one would have seen.
+
+    >>> sampler = EpochSampler(population=4, per_epoch=6, seed=0)
+    >>> first = list(sampler)
+    >>> sampler.set_epoch(1)
+    >>> sorted(first + list(sampler))  # twelve draws are three whole shuffles
+    [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    """
+
+    def __init__(self, *, population: int, per_epoch: int, seed: int) -> None:
+        self.population, self.per_epoch, self.seed, self.epoch = population, per_epoch, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.per_epoch
+
+    def __iter__(self) -> Iterator[int]:
+        place, end = self.epoch * self.per_epoch, (self.epoch + 1) * self.per_epoch
+        while place < end:
+            shuffle, offset = divmod(place, self.population)
+            order = np.random.default_rng([self.seed, shuffle]).permutation(self.population)
+            taken = order[offset : offset + end - place]
+            yield from taken.tolist()
+            place += len(taken)
+
+
+@dataclass(kw_only=True)
+class Roles:
+    """How many training normals are held out.
+
+    Args:
+        validation_share: early stopping, the value a sweep optimises, the spread of scores and the pixel cut.
+        calibration_share: the image cut and nothing else; never fewer than the threshold rule needs.
+    """
+
+    validation_share: float = 0.1
+    calibration_share: float = 0.15
+
+
+class InspectionData(LightningDataModule):
+    """Photographs of one part, prepared once and kept on disk.
+
+    Args:
+        source: gives the samples.
+        preparation: unfitted; learns from the training normals alone.
+        roles: the shares held out.
+        calibration_minimum: calibration normals that the threshold rule needs.
+        grid: patches of the downsized picture.
+        downsize: long side of the picture that the network sees, pixels; None: the registered picture itself.
+        batch_size: patches in a training batch.
+        steps_per_epoch: training batches between two validations.
+        seed: of the split and the shuffling.
+        store: keeps the prepared pictures.
+        on_bad_image: `error`, or `skip`: unreadable training pictures are left out and listed.
+        on_not_aligned: `error`, or `exclude`: training parts that could not be aligned are left out and listed.
+        num_workers: loader processes.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        preparation: Preparation,
+        roles: Roles,
+        calibration_minimum: int,
+        grid: PatchGrid,
+        downsize: int | None,
+        batch_size: int,
+        steps_per_epoch: int,
+        seed: int,
+        store: StageStore,
+        on_bad_image: Literal["error", "skip"],
+        on_not_aligned: Literal["error", "exclude"],
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.source, self.preparation, self.roles = source, preparation, roles
+        self.calibration_minimum, self.grid, self.long_side = calibration_minimum, grid, downsize
+        self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch
+        self.seed, self.store, self.num_workers = seed, store, num_workers
+        self.on_bad_image, self.on_not_aligned = on_bad_image, on_not_aligned
+        self.excluded: list[tuple[str, str]] = []
+        self.ready = False
+
+    def setup(self, stage: str | None = None) -> None:
+        """Find, check, split and prepare everything; the second call does nothing.
+
+        Raises:
+            InputError: whatever is wrong with the user's files.
+        """
+        if self.ready:
+            return
+        samples = self._readable(self.source.samples())
+        self.splits = split_normals(
+            samples,
+            validation_share=self.roles.validation_share,
+            calibration_share=self.roles.calibration_share,
+            calibration_minimum=self.calibration_minimum,
+            seed=self.seed,
+        )
+        test = [sample for sample in samples if sample.split == "test"]
+        self.samples = [*self.splits.train, *self.splits.validation, *self.splits.calibration, *test]
+        self.made_from = self._made_from(self.splits, test)
+        folder = self.store.get("prepared", self.made_from, self._prepare)
+        arrays, settings = read_bundle(folder / "preparation")
+        self.preparation = Preparation.from_state(arrays, settings)
+        self.pictures = np.load(folder / "pictures.npy", mmap_mode="r")
+        self.alignments = [
+            Alignment(np.array(row.pop("matrix"), np.float64), **row)
+            for row in json.loads((folder / "alignments.json").read_text())
+        ]
+        self._assign_rows()
+        height, width = self.pictures.shape[-2:]
+        self.downsize = fit_long_side((height, width), self.long_side)
+        self.positions = self.grid.count(self.downsize)  # an InputError here, before any training
+        self.ready = True
+
+    def _readable(self, samples: list[Sample]) -> list[Sample]:
+        if self.on_bad_image == "error":
+            return samples
+        readable = []
+        for sample in tqdm(samples, desc="checking files", unit="picture", disable=None):
+            try:
+                read_image(sample.path)
+                readable.append(sample)
+            except InputError as error:
+                log.warning("skipped: %s", error)
+                self.excluded.append((str(sample.path), str(error)))
+        return readable
+
+    def _made_from(self, splits: Splits, test: list[Sample]) -> dict[str, Any]:
+        roles = {"train": splits.train, "validation": splits.validation, "calibration": splits.calibration, "test": test}
+        return {
+            "files": {role: [file_digest(sample.path) for sample in of_role] for role, of_role in roles.items()},
+            "preparation": self.preparation.settings(),
+            "code": code_digest(PREPARATION_CODE),
+        }
+
+    def _prepare(self, folder: Path) -> None:
+        train = self.splits.train
+        self.preparation.fit(Photographs(train), [sample.path for sample in train])
+        shape = (len(self.samples), 3, *self.preparation.size_)
+        pictures = np.lib.format.open_memmap(folder / "pictures.npy", mode="w+", dtype=np.uint16, shape=shape)
+        alignments = []
+        for row, sample in enumerate(tqdm(self.samples, desc="registering", unit="picture", disable=None)):
+            pictures[row], alignment = self.preparation(read_image(sample.path))
+            alignments.append({**asdict(alignment), "matrix": alignment.matrix.tolist()})
+        pictures.flush()
+        (folder / "alignments.json").write_text(json.dumps(alignments))
+        write_bundle(folder / "preparation", *self.preparation.state())
+
+    def _assign_rows(self) -> None:
+        """Rows of the prepared pictures by role; training parts that could not be aligned stay out."""
+        refused = [
+            (row, sample)
+            for row, (sample, alignment) in enumerate(zip(self.samples, self.alignments, strict=True))
+            if sample.split == "train" and not alignment.accepted
+        ]
+        if refused and self.on_not_aligned == "error":
+            row, sample = refused[0]
+            raise InputError(
+                f"{sample.path}: could not be aligned with the reference ({self.alignments[row].reason}); "
+                f"{len(refused)} of {len(self.samples)} pictures in all. Remove them, set "
+                "data.on_not_aligned=exclude to leave them out, or data.registration=none"
+            )
+        self.excluded += [(str(s.path), f"not aligned: {self.alignments[row].reason}") for row, s in refused]
+        out = {row for row, _ in refused}
+        counts = [len(self.splits.train), len(self.splits.validation), len(self.splits.calibration)]
+        starts = np.cumsum([0, *counts])
+        train, validation, calibration = (
+            [row for row in range(start, start + count) if row not in out]
+            for start, count in zip(starts, counts, strict=False)
+        )
+        if len(calibration) < self.calibration_minimum or len(train) < 2 or not validation:
+            raise InputError(
+                f"after leaving out {len(out)} parts that could not be aligned, {len(train)} train, {len(validation)} "
+                f"validation and {len(calibration)} calibration pictures are left; "
+                f"needed: 2, 1 and {self.calibration_minimum}"
+            )
+        self.rows = {
+            "train": train,
+            "validation": validation,
+            "calibration": calibration,
+            "test": list(range(int(starts[-1]), len(self.samples))),
+        }
+
+    def of_role(self, role: Literal["train", "validation", "calibration", "test"]) -> Pictures:
+        """The registered pictures of one role."""
+        return Pictures(self.pictures, self.rows[role], self.samples, self.alignments)
+
+    def _downsized(self, role: Literal["train", "validation"]) -> np.ndarray:
+        """Downsized pictures uint16 (n, 3, h, w), memory-mapped."""
+
+        def make(folder: Path) -> None:
+            shape = (len(self.rows[role]), 3, *self.downsize)
+            small = np.lib.format.open_memmap(folder / "small.npy", mode="w+", dtype=np.uint16, shape=shape)
+            for row, image in enumerate(self.of_role(role).images()):
+                small[row] = np.round(resize(image, self.downsize)[0].numpy() * LEVELS)
+            small.flush()
+
+        made_from = {"prepared": self.made_from, "rows": self.rows[role], "downsize": self.downsize}
+        return np.load(self.store.get("downsized", made_from, make) / "small.npy", mmap_mode="r")
+
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+        """Batches of patches of training normals, shuffled by (seed, epoch)."""
+        patches = Patches(self._downsized("train"), self.grid)
+        sampler = EpochSampler(
+            population=len(patches), per_epoch=self.batch_size * self.steps_per_epoch, seed=self.seed
+        )
+        return self._loader(patches, sampler)
+
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+        """Every patch of the validation normals."""
+        return self._loader(Patches(self._downsized("validation"), self.grid), None)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """The test pictures, one to a batch: a score must not depend on its batch."""
+        return DataLoader(self.of_role("test"), batch_size=None)
+
+    def _loader(self, patches: Patches, sampler: Sampler[int] | None) -> DataLoader[Any]:
+        workers = self.num_workers
+        return DataLoader(
+            patches,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            collate_fn=_as_is,
+            num_workers=workers,
+            # forking after OpenMP has run can hang the second job of a multirun
+            multiprocessing_context="forkserver" if workers else None,
+            persistent_workers=workers > 0,
+        )
+
+
+def _as_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return batch  # __getitems__ has gathered it already

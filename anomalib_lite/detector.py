@@ -1,0 +1,276 @@
+"""The fitted chain: photograph -> registered picture -> error map -> embedding -> score -> verdict.
+
+Training, video, export and the baselines share this one object; it needs no Trainer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from anomalib_lite.baselines import DeepFeatures, NearestNeighbour, Variation
+from anomalib_lite.bundle import read_bundle, write_bundle
+from anomalib_lite.data.datamodule import to_tensor
+from anomalib_lite.data.preparation import Preparation
+from anomalib_lite.models.reconstruction import Mapped, PatchAutoencoder
+from anomalib_lite.scoring.anomaly_map import mean_square
+from anomalib_lite.scoring.classifiers import OneClassClassifier, classifier_from_state
+from anomalib_lite.scoring.embedding import POOLINGS, Embedder
+from anomalib_lite.scoring.postprocess import PostProcess
+from anomalib_lite.scoring.scaler import Scaler
+from anomalib_lite.scoring.threshold import Threshold, threshold_from_state
+from anomalib_lite.types import Alignment, InputError, Prediction
+
+METHODS = ("embedding", "map")
+MODELS = {model.name: model for model in (PatchAutoencoder, DeepFeatures, NearestNeighbour, Variation)}
+
+
+class Model(Protocol):
+    """What turns a picture into an error map."""
+
+    name: str
+
+    def learn(self, train_normals: Iterable[Tensor]) -> Self:
+        """Learn from full-size pictures (1, 3, H, W) what Lightning has not trained."""
+
+    def map(self, image: Tensor) -> Mapped:
+        """The error of pictures (B, 3, H, W)."""
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays and settings for the bundle."""
+
+
+@dataclass(kw_only=True)
+class Scoring:
+    """How an error map becomes a raw score.
+
+    Args:
+        method: `embedding` (deep features of the map, then the classifier) or `map` (mean squared error).
+        pooling: of the deep features, `cascade` or `max`.
+        contrast_quantile: the map is divided by this quantile of the training maps' errors before the network sees
+            it, so that any part's errors fill the network's input range; None: as it is.
+        contrast: what that quantile becomes in the network's input, 0..1.
+    """
+
+    method: str = "embedding"
+    pooling: str = "cascade"
+    contrast_quantile: float | None = None
+    contrast: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise InputError(f"scoring.method must be one of {', '.join(METHODS)}, got {self.method}")
+        if self.pooling not in POOLINGS:
+            raise InputError(f"scoring.pooling must be one of {', '.join(POOLINGS)}, got {self.pooling}")
+        if self.contrast_quantile is not None and not 0 < self.contrast_quantile <= 1:
+            raise InputError(f"scoring.contrast_quantile must be in (0, 1], got {self.contrast_quantile}")
+
+
+class Scored(NamedTuple):
+    """What the chain computes for one registered picture."""
+
+    raw_score: float
+    anomaly_map: np.ndarray | None  # (H, W) float32
+    embedding: np.ndarray | None  # (D,) float32
+    mapped: Mapped
+
+
+class Detector:
+    """Fits and applies the chain that follows registration and the network's training.
+
+    Args:
+        preparation: fitted; registers, crops and downsizes photographs.
+        model: gives error maps; an autoencoder comes trained.
+        scoring: how a map becomes a score.
+        embedder, scaler, classifier: used by `scoring.method=embedding` only.
+        postprocess: error -> anomaly map and the pixel cut.
+        threshold: the image rule.
+        on_not_aligned: whether a photograph that could not be aligned is rejected unseen or scored all the same.
+    """
+
+    def __init__(
+        self,
+        *,
+        preparation: Preparation,
+        model: Model,
+        scoring: Scoring,
+        embedder: Embedder | None,
+        scaler: Scaler,
+        classifier: OneClassClassifier,
+        postprocess: PostProcess,
+        threshold: Threshold,
+        on_not_aligned: Literal["reject", "score"] = "reject",
+    ) -> None:
+        self.preparation, self.model, self.scoring = preparation, model, scoring
+        self.embedder, self.scaler, self.classifier = embedder, scaler, classifier
+        self.postprocess, self.threshold, self.on_not_aligned = postprocess, threshold, on_not_aligned
+        self.gain_ = 1.0
+        self.tau_ = postprocess.tau
+        self.device = torch.device("cpu")
+
+    @property
+    def localises(self) -> bool:
+        """Whether the model gives anomaly maps."""
+        return not isinstance(self.model, DeepFeatures)
+
+    def to(self, device: torch.device) -> Self:
+        """Move the networks to a device."""
+        self.device = device
+        if isinstance(self.model, nn.Module):
+            self.model.to(device).eval()
+        if self.embedder is not None:
+            self.embedder.to(device)
+        return self
+
+    def fit(self, train_normals: Iterable[Tensor]) -> Self:
+        """Learn contrast, scale and neighbours from registered training pictures (1, 3, H, W).
+
+        `train_normals` is gone through several times; it must start anew each time.
+        """
+        self.model.learn(train_normals)
+        if self.scoring.method == "embedding":
+            self.gain_ = self._learn_contrast(train_normals)
+            embeddings = np.stack([self._embed(self._map(image)) for image in train_normals])
+            self.classifier.fit(self.scaler.fit(embeddings).transform(embeddings))
+        return self
+
+    def _learn_contrast(self, train_normals: Iterable[Tensor]) -> float:
+        quantile = self.scoring.contrast_quantile
+        if quantile is None:
+            return 1.0
+        # numpy: torch.quantile refuses pictures of more than 16 million values
+        errors = [float(np.quantile(self._map(image).error.cpu().numpy(), quantile)) for image in train_normals]
+        return self.scoring.contrast / max(float(np.median(errors)), 1e-6)
+
+    def calibrate(self, *, calibration: Iterable[Tensor], validation: Iterable[Tensor]) -> Self:
+        """Set the image cut from calibration normals, the score's scale and the pixel cut from validation normals."""
+        validated = [self.score(image) for image in validation]
+        self.validation_scores_ = np.array([scored.raw_score for scored in validated])
+        self.calibration_scores_ = np.array([self.score(image).raw_score for image in calibration])
+        self.threshold.fit(self.calibration_scores_, self.validation_scores_)
+        if self.postprocess.tau is None and self.localises:
+            maps = [scored.anomaly_map for scored in validated if scored.anomaly_map is not None]
+            # the cut that one normal pixel in 1000 passes
+            self.tau_ = float(np.median([np.quantile(anomaly_map, 0.999) for anomaly_map in maps]))
+        return self
+
+    def score(self, image: Tensor) -> Scored:
+        """Score one registered picture (1, 3, H, W)."""
+        return self.finish(self._map(image))
+
+    def finish(self, mapped: Mapped) -> Scored:
+        """From the error (1, 3, H, W) of one picture to its raw score: one at a time, whatever the batch."""
+        anomaly_map = self.postprocess(mapped.error)[0, 0].cpu().numpy() if self.localises else None
+        if self.scoring.method == "map":
+            return Scored(float(mean_square(mapped.error)), anomaly_map, None, mapped)
+        embedding = self.scaler.transform(self._embed(mapped)[None])
+        return Scored(float(self.classifier.score(embedding)[0]), anomaly_map, embedding[0], mapped)
+
+    def _map(self, image: Tensor) -> Mapped:
+        return self.model.map(image.to(self.device))
+
+    def _embed(self, mapped: Mapped) -> np.ndarray:
+        if self.embedder is None:
+            raise InputError("scoring=embedding needs an embedding, got none")
+        return self.embedder((mapped.error * self.gain_).clamp(0, 1))[0].cpu().numpy()
+
+    def predict(self, photograph: np.ndarray, path: Path) -> Prediction:
+        """Judge a photograph (H0, W0, 3) float32 in [0, 1]."""
+        picture, alignment = self.preparation(photograph)
+        if not alignment.accepted and self.on_not_aligned == "reject":
+            return not_aligned(path, alignment)
+        return self.judge(self.score(to_tensor(picture)), path, alignment)
+
+    def judge(self, scored: Scored, path: Path, alignment: Alignment) -> Prediction:
+        """The verdict on a scored picture."""
+        raw = np.array([scored.raw_score])
+        score, label = self.threshold.normalise(raw), self.threshold.label(raw)
+        mask = None if scored.anomaly_map is None or self.tau_ is None else scored.anomaly_map > self.tau_
+        return Prediction(
+            path=path,
+            raw_score=scored.raw_score,
+            pred_score=None if score is None else float(score[0]),
+            pred_label=None if label is None else int(label[0]),
+            anomaly_map=scored.anomaly_map,
+            pred_mask=mask,
+            alignment=alignment,
+        )
+
+    def save(self, folder: Path, *, card: dict[str, Any]) -> None:
+        """Write the bundle: everything needed to predict on another machine; `card` says where it comes from.
+
+        Raises:
+            InputError: where it cannot be written.
+        """
+        parts = {"preparation": self.preparation.state(), "model": self.model.state(), "scaler": ({}, {})}
+        if self.scoring.method == "embedding" and self.embedder is not None:
+            parts |= {
+                "embedder": self.embedder.state(),
+                "scaler": self.scaler.state(),
+                "classifier": self.classifier.state(),
+            }
+        arrays = {f"{part}.{name}": array for part, (arrays, _) in parts.items() for name, array in arrays.items()}
+        settings = {
+            "model": self.model.name,
+            "parts": {part: settings for part, (_, settings) in parts.items()},
+            "scoring": asdict(self.scoring),
+            "gain": self.gain_,
+            "postprocess": asdict(self.postprocess),
+            "tau": self.tau_,
+            "threshold": self.threshold.state(),
+            "on_not_aligned": self.on_not_aligned,
+            "card": card,
+        }
+        write_bundle(folder, arrays, settings)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The detector that `save` wrote; builds only what the tables of names know.
+
+        Raises:
+            InputError: for anything but a whole bundle of this format.
+        """
+        arrays, settings = read_bundle(folder)
+        try:
+            return cls._from_settings(arrays, settings)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{folder}: expected a bundle's settings, found {type(error).__name__}: {error}") from None
+
+    @classmethod
+    def _from_settings(cls, arrays: dict[str, np.ndarray], settings: dict[str, Any]) -> Self:
+        def state(part: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+            prefix = f"{part}."
+            own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+            return own, settings["parts"][part]
+
+        if settings["model"] not in MODELS:
+            raise InputError(f"bundle: model must be one of {', '.join(MODELS)}, got {settings['model']!r}")
+        embeds = "embedder" in settings["parts"]
+        detector = cls(
+            preparation=Preparation.from_state(*state("preparation")),
+            model=MODELS[settings["model"]].from_state(*state("model")),
+            scoring=Scoring(**settings["scoring"]),
+            embedder=Embedder.from_state(*state("embedder")) if embeds else None,
+            scaler=Scaler.from_state(*state("scaler")) if embeds else Scaler(),
+            classifier=classifier_from_state(*state("classifier")) if embeds else None,  # type: ignore[arg-type]
+            postprocess=PostProcess(**settings["postprocess"]),
+            threshold=threshold_from_state(settings["threshold"]),
+            on_not_aligned=settings["on_not_aligned"],
+        )
+        detector.gain_, detector.tau_ = float(settings["gain"]), settings["tau"]
+        detector.card = settings["card"]
+        return detector
+
+
+def not_aligned(path: Path, alignment: Alignment) -> Prediction:
+    """The rejection of a part that registration could not place: no score, no map, the reason."""
+    reason = f"not aligned: {alignment.reason}"
+    return Prediction(path, float("nan"), None, None, None, None, alignment, rejected=reason)

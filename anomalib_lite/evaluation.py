@@ -1,0 +1,152 @@
+"""Collects what the detector says of the test pictures, and of validation normals with drawn defects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anomalib_lite.data.datamodule import InspectionData
+from anomalib_lite.data.images import image_size, read_mask
+from anomalib_lite.data.synthetic import add_defect
+from anomalib_lite.detector import Detector, Scored, not_aligned
+from anomalib_lite.metrics import PixelMetrics, bootstrap, image_metrics, per_defect
+from anomalib_lite.report.gallery import choose_examples
+from anomalib_lite.types import Batch, Example, Prediction, Sample
+
+DRAWN_PER_NORMAL = 4  # synthetic defects for each validation normal
+
+
+def validation_auroc(detector: Detector, validation_normals: Iterable[Tensor], *, seed: int) -> float:
+    """AUROC of validation normals (1, 3, H, W) against themselves with drawn defects: what a sweep optimises."""
+    labels, scores = [], []
+    for number, image in enumerate(validation_normals):
+        labels.append(0)
+        scores.append(detector.score(image).raw_score)
+        photograph = image[0].permute(1, 2, 0).numpy()  # (H, W, 3)
+        for copy in range(DRAWN_PER_NORMAL):
+            defective, _ = add_defect(photograph, np.random.default_rng([seed, number, copy]))
+            drawn = torch.from_numpy(np.ascontiguousarray(defective.transpose(2, 0, 1)))[None]
+            labels.append(1)
+            scores.append(detector.score(drawn).raw_score)
+    auroc = image_metrics(np.array(labels), np.array(scores), None)["image_AUROC"]
+    return float("nan") if auroc is None else auroc
+
+
+class Evaluation:
+    """Takes the test pictures one by one and holds no map longer than needed.
+
+    Args:
+        detector: fitted and calibrated.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        self.detector = detector
+        self.predictions: list[Prediction] = []
+        self.samples: list[Sample] = []
+        self.embeddings: list[np.ndarray] = []
+        self.latents: list[np.ndarray] = []
+        self.pixels = PixelMetrics(tau=detector.tau_)
+        self.has_masks = False
+
+    def add(self, batch: Batch, scored: Scored | None) -> None:
+        """One test picture and what the chain computed for it; None: it is not to be scored."""
+        sample, alignment = batch.sample[0], batch.alignment[0]
+        self.samples.append(sample)
+        if scored is None or (not alignment.accepted and self.detector.on_not_aligned == "reject"):
+            self.predictions.append(not_aligned(sample.path, alignment))
+            return
+        prediction = self.detector.judge(scored, sample.path, alignment)
+        if scored.embedding is not None:
+            self.embeddings.append(scored.embedding)
+        if scored.mapped.latent is not None:
+            self.latents.append(scored.mapped.latent[0].cpu().numpy())
+        if prediction.anomaly_map is not None and (sample.label == 0 or sample.mask_path is not None):
+            size = image_size(sample.path)
+            anomaly_map = self.detector.preparation.to_photograph(prediction.anomaly_map, alignment, size)
+            mask = np.zeros(size, bool) if sample.mask_path is None else read_mask(sample.mask_path, size=size)
+            self.has_masks |= sample.mask_path is not None
+            self.pixels.update(anomaly_map, mask)
+        # only the gallery needs maps again, and recomputes its few
+        prediction.anomaly_map = prediction.pred_mask = None
+        self.predictions.append(prediction)
+
+    def finish(self, *, seed: int) -> dict[str, Any]:
+        """The metrics of metrics.json; an oracle threshold is fitted here, once labels are known."""
+        scored = [(s, p) for s, p in zip(self.samples, self.predictions, strict=True) if not p.rejected]
+        labels = np.array([sample.label for sample, _ in scored])
+        defects = [sample.defect for sample, _ in scored]
+        raw = np.array([prediction.raw_score for _, prediction in scored])
+        threshold = self.detector.threshold
+        if threshold.oracle:
+            threshold.fit_oracle(raw, labels)  # type: ignore[attr-defined]  # the one rule that has it
+            for (_, prediction), score, label in zip(
+                scored, threshold.normalise(raw), threshold.label(raw), strict=True  # type: ignore[arg-type]
+            ):
+                prediction.pred_score, prediction.pred_label = float(score), int(label)
+        predicted = threshold.label(raw)
+        return {
+            "image": image_metrics(labels, raw, predicted),
+            "intervals": bootstrap(labels, raw, predicted, seed=seed),
+            "pixel": self.pixels.compute() if self.has_masks else {},
+            "per_defect": {
+                defect: {"count": defects.count(defect), **found}
+                for defect, found in per_defect(defects, raw, predicted).items()
+            },
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of scores.csv."""
+        return [
+            score_row(prediction) | {"split": "test", "defect": sample.defect, "label": sample.label}
+            for sample, prediction in zip(self.samples, self.predictions, strict=True)
+        ]
+
+
+def score_row(prediction: Prediction) -> dict[str, Any]:
+    """What a row of scores.csv says of one photograph."""
+    return {
+        "path": str(prediction.path),
+        "raw_score": None if prediction.rejected else prediction.raw_score,
+        "pred_score": prediction.pred_score,
+        "pred_label": prediction.pred_label,
+        "registration_quality": prediction.alignment.quality,
+        "rejected": prediction.rejected,
+    }
+
+
+def gallery(detector: Detector, data: InspectionData, rows: list[dict[str, Any]]) -> list[Example]:
+    """The test pictures worth a look, scored again: keeping every map of the test would fill the memory."""
+    pictures = data.of_role("test")
+    return [_example(detector, pictures[row]) for row in choose_examples(rows)]
+
+
+def _example(detector: Detector, batch: Batch) -> Example:
+    sample, alignment = batch.sample[0], batch.alignment[0]
+    scored = detector.score(batch.image)
+    prediction = detector.judge(scored, sample.path, alignment)
+    reconstruction = scored.mapped.reconstruction
+    truth = None
+    if sample.mask_path is not None:
+        mask = read_mask(sample.mask_path, size=image_size(sample.path))
+        truth = detector.preparation.mask_to_registered(mask, alignment)
+    return Example(
+        name=f"{sample.defect}/{sample.path.name}",
+        defect=sample.defect,
+        raw_score=prediction.raw_score,
+        pred_score=prediction.pred_score,
+        pred_label=prediction.pred_label,
+        image=as_bytes(batch.image),
+        reconstruction=None if reconstruction is None else as_bytes(reconstruction),
+        anomaly_map=prediction.anomaly_map,
+        pred_mask=prediction.pred_mask,
+        true_mask=truth,
+    )
+
+
+def as_bytes(image: Tensor) -> np.ndarray:
+    """A picture (1, 3, H, W) in [0, 1] as (H, W, 3) uint8."""
+    return (image[0].permute(1, 2, 0).clamp(0, 1) * 255).round().byte().cpu().numpy()

@@ -1,0 +1,332 @@
+"""The jobs behind the commands: instantiate, run, return one float. The only module that reads the config."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import faiss
+import numpy as np
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from lightning.pytorch import seed_everything
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+from anomalib_lite import __version__
+from anomalib_lite.callbacks import FeatureEmbedding, fit_and_calibrate
+from anomalib_lite.console import ExitCode, main
+from anomalib_lite.data.datamodule import InspectionData
+from anomalib_lite.data.preparation import Preparation
+from anomalib_lite.data.registration import Registration
+from anomalib_lite.detector import Detector, Model
+from anomalib_lite.evaluation import Evaluation, gallery, validation_auroc
+from anomalib_lite.inspection import inspect
+from anomalib_lite.models.reconstruction import PatchAutoencoder, Reconstruction
+from anomalib_lite.report.page import write_report
+from anomalib_lite.report.tables import metrics_table, write_metrics, write_scores
+from anomalib_lite.schema import register_schemas
+from anomalib_lite.scoring.embedding import Embedder, find_weights
+from anomalib_lite.stages import StageStore, digest
+from anomalib_lite.training import train_autoencoder
+from anomalib_lite.types import InputError, RunRecord
+
+log = logging.getLogger(__name__)
+
+RENDERED = "These pictures are rendered, not photographed: figures on them say nothing about real parts."
+
+
+def train_command() -> int:
+    """`anomalib-lite-train`: returns the exit code."""
+    register_schemas()
+    return main("train", train)
+
+
+def predict_command() -> int:
+    """`anomalib-lite-predict`: returns the exit code, 0 if every part is good, 1 if one is rejected."""
+    return main("predict", predict)
+
+
+def train(cfg: DictConfig) -> float:
+    """Learn, calibrate, test and report; returns validation_AUROC, so that a sweeper never optimises on test.
+
+    Raises:
+        InputError: whatever is wrong with the user's files or settings.
+    """
+    started = time.perf_counter()
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    threads = set_threads(cfg.threads)
+    _check_writable(folder)
+    store = StageStore(Path(cfg.outputs) / ".stages", enabled=cfg.cache)
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "preparation"):
+        data = make_data(cfg, store)
+        data.setup()
+    detector = make_detector(cfg, data)
+    losses: list[dict[str, float]] = []
+    if cfg.model.trains:
+        with _timed(seconds, "training"):
+            losses = _train_network(cfg, detector, data, store, folder)
+    with _timed(seconds, "fitting and testing"):
+        evaluation = _test(cfg, detector, data, folder)
+        metrics = evaluation.finish(seed=cfg.seed)
+    with _timed(seconds, "validation"):
+        validation = data.of_role("validation").images()
+        metrics["validation_AUROC"] = validation_auroc(detector, validation, seed=cfg.seed)
+    metrics |= _about(detector, data, evaluation) | {"seconds": seconds}
+    facts = _facts(cfg, data, detector, threads)
+    detector.save(folder / "bundle", card=facts)
+    rows = evaluation.rows()
+    write_metrics(metrics, folder)
+    write_scores(rows, folder)
+    print(metrics_table(metrics))
+    if cfg.report:
+        record = _record(cfg, data, detector, evaluation, metrics, rows, losses, facts)
+        print(f"\nreport: {write_report(record, folder)}")
+    _point_latest(Path(cfg.outputs), folder)
+    print(f"bundle: {folder / 'bundle'}\ntook:   {time.perf_counter() - started:.0f} s")
+    return float(metrics["validation_AUROC"])
+
+
+def predict(cfg: DictConfig) -> ExitCode:
+    """Judge new photographs; see `anomalib_lite.inspection.inspect`."""
+    set_threads(cfg.threads)
+    output = Path(cfg.output) if cfg.output is not None else Path(HydraConfig.get().runtime.output_dir)
+    _check_writable(output)
+    counts = inspect(
+        Detector.load(Path(str(cfg.bundle))),
+        Path(str(cfg.source)),
+        output,
+        pictures=cfg.overlays,
+        on_bad_image=cfg.on_bad_image,
+    )
+    print(", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count) + f"\nresults: {output}")
+    return ExitCode(1 if counts["defective"] or counts["rejected"] else 0)
+
+
+def make_data(cfg: DictConfig, store: StageStore) -> InspectionData:
+    """The datamodule of a config, not yet set up."""
+    data = cfg.data
+    registration = Registration(
+        method=data.registration,
+        motion=data.motion,
+        reference=None if data.reference is None else Path(data.reference),
+    )
+    crop = OmegaConf.to_container(data.crop) if OmegaConf.is_list(data.crop) else data.crop
+    return InspectionData(
+        source=instantiate(data.source),
+        preparation=Preparation(registration=registration, crop=crop, size=data.size),
+        roles=OmegaConf.to_object(cfg.roles),
+        calibration_minimum=OmegaConf.to_object(cfg.threshold).minimum_calibration(),
+        grid=OmegaConf.to_object(cfg.grid),
+        downsize=data.downsize,
+        batch_size=cfg.model.batch_size,
+        steps_per_epoch=cfg.model.steps_per_epoch,
+        seed=cfg.seed,
+        store=store,
+        on_bad_image=data.on_bad_image,
+        on_not_aligned=data.on_not_aligned,
+        num_workers=data.num_workers,
+    )
+
+
+def make_detector(cfg: DictConfig, data: InspectionData) -> Detector:
+    """The chain of a config, unfitted; an autoencoder has its first random weights."""
+    scoring = OmegaConf.to_object(cfg.scoring)
+    embedder = None
+    if scoring.method == "embedding":
+        weights = find_weights(cfg.embedding.backbone)
+        log.info("embedding: %s from %s", weights.backbone, weights.source)
+        embedder = Embedder(weights=weights, pooling=scoring.pooling, precision=cfg.embedding.precision)
+    return Detector(
+        preparation=data.preparation,
+        model=make_model(cfg, data),
+        scoring=scoring,
+        embedder=embedder,
+        scaler=OmegaConf.to_object(cfg.scaler),
+        classifier=OmegaConf.to_object(cfg.classifier),
+        postprocess=OmegaConf.to_object(cfg.postprocess),
+        threshold=OmegaConf.to_object(cfg.threshold),
+    )
+
+
+def make_model(cfg: DictConfig, data: InspectionData) -> Model:
+    """The model of a config: what gives error maps."""
+    if not cfg.model.trains:
+        baseline = instantiate(cfg.model.baseline)
+        return baseline(downsize=data.downsize) if callable(baseline) else baseline
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    network = instantiate(cfg.model.network)(positions=data.positions)
+    return PatchAutoencoder(network=network, grid=data.grid, downsize=data.downsize)
+
+
+def set_threads(threads: int | None) -> int:
+    """One setting for torch, FAISS and OpenCV, which share the processors; returns it."""
+    if threads is None:
+        threads = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(threads)
+    faiss.omp_set_num_threads(threads)
+    cv2.setNumThreads(threads)
+    return threads
+
+
+def _train_network(
+    cfg: DictConfig, detector: Detector, data: InspectionData, store: StageStore, folder: Path
+) -> list[dict[str, float]]:
+    model = cfg.model
+    assert isinstance(detector.model, PatchAutoencoder)
+    module = Reconstruction(
+        autoencoder=detector.model,
+        optimizer=instantiate(model.optimizer),
+        learning_rate=model.learning_rate,
+        activity_weight=model.activity_weight,
+    )
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(plain, dict)
+    # a model's name and its score do not change what is trained: ae_l2 shares the CPCAE's weights
+    settings = {key: value for key, value in plain["model"].items() if key != "name"}
+    return train_autoencoder(
+        detector.model,
+        module=module,
+        make_trainer=partial(
+            instantiate, cfg.trainer, logger=instantiate(cfg.logger), default_root_dir=str(folder)
+        ),
+        data=data,
+        store=store,
+        settings={"model": settings, "grid": plain["grid"], "trainer": plain["trainer"], "seed": cfg.seed},
+        folder=folder,
+        patience=model.patience,
+        resume=cfg.resume is not None,
+    )
+
+
+def _test(cfg: DictConfig, detector: Detector, data: InspectionData, folder: Path) -> Evaluation:
+    """Fit what follows the network, calibrate, and score the test pictures."""
+    if isinstance(detector.model, PatchAutoencoder):
+        embedding = FeatureEmbedding(detector=detector, data=data)
+        trainer = instantiate(cfg.trainer, callbacks=[embedding], logger=False, default_root_dir=str(folder))
+        module = Reconstruction(
+            autoencoder=detector.model, optimizer=torch.optim.SGD, learning_rate=0.0, activity_weight=0.0
+        )
+        trainer.test(module, datamodule=data, verbose=False)
+        detector.to(torch.device("cpu"))
+        return embedding.evaluation
+    fit_and_calibrate(detector, data)
+    evaluation = Evaluation(detector)
+    for batch in tqdm(data.test_dataloader(), desc="testing", unit="picture", disable=None):
+        evaluation.add(batch, detector.score(batch.image))
+    return evaluation
+
+
+def _about(detector: Detector, data: InspectionData, evaluation: Evaluation) -> dict[str, Any]:
+    """The parts of metrics.json that are not metrics of the test pictures."""
+    threshold = detector.threshold
+    test = evaluation.samples
+    return {
+        "threshold": {
+            "rule": threshold.rule,
+            "cut": threshold.raw_cut,
+            "value": threshold.value,
+            "oracle": threshold.oracle,
+            "guarantee": threshold.guarantee_,
+            "calibration_count": len(data.rows["calibration"]),
+            "tau": detector.tau_,
+        },
+        "counts": {
+            **{role: len(data.rows[role]) for role in ("train", "validation", "calibration")},
+            "test_good": sum(sample.label == 0 for sample in test),
+            "test_defective": sum(sample.label == 1 for sample in test),
+            "excluded": len(data.excluded),
+            "not_aligned": sum(bool(prediction.rejected) for prediction in evaluation.predictions),
+        },
+    }
+
+
+def _facts(cfg: DictConfig, data: InspectionData, detector: Detector, threads: int) -> dict[str, Any]:
+    """What a reader needs to repeat the run, and to know what the bundle is."""
+    facts: dict[str, Any] = {
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "anomalib-lite": __version__,
+        "torch": torch.__version__,
+        "seed": cfg.seed,
+        "data": cfg.data.name,
+        "data hash": digest(data.made_from["files"]),
+        "registration": data.preparation.registration.decision_,
+        "registered picture": " x ".join(map(str, data.pictures.shape[-2:])) + " pixels (height x width)",
+        "network's picture": " x ".join(map(str, data.downsize)) + " pixels (height x width)",
+        "patches": f"{data.positions} of {data.grid.size} pixels, stride {data.grid.stride}",
+        "machine": f"{platform.machine()}, {threads} threads, {platform.platform()}",
+    }
+    if detector.embedder is not None:
+        weights = detector.embedder.weights
+        facts["embedding"] = f"{weights.backbone}, {detector.embedder.precision}"
+        facts["weights"] = f"{weights.source}, SHA-256 {weights.sha256}"
+    return facts
+
+
+def _record(
+    cfg: DictConfig,
+    data: InspectionData,
+    detector: Detector,
+    evaluation: Evaluation,
+    metrics: dict[str, Any],
+    rows: list[dict[str, Any]],
+    losses: list[dict[str, float]],
+    facts: dict[str, Any],
+) -> RunRecord:
+    notes = [RENDERED] if cfg.data.rendered and cfg.data.root is None else []
+    if detector.threshold.oracle:
+        notes.append("The threshold is an oracle: it was chosen with the labels of the test pictures.")
+    embeddings, latents = evaluation.embeddings, evaluation.latents
+    return RunRecord(
+        title=f"{cfg.model.name} on {cfg.data.name}",
+        command=" ".join(["anomalib-lite-train", *HydraConfig.get().overrides.task]),
+        facts=facts,
+        notes=notes,
+        excluded=data.excluded,
+        metrics=metrics,
+        scores=rows,
+        calibration_scores=detector.calibration_scores_,
+        validation_scores=detector.validation_scores_,
+        cut=detector.threshold.raw_cut,
+        losses=losses,
+        embeddings=np.stack(embeddings) if embeddings else None,
+        latents=np.stack(latents) if latents else None,
+        examples=gallery(detector, data, rows),
+    )
+
+
+def _check_writable(folder: Path) -> None:
+    """Fail before hours of work, not after, where results can't be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"{folder}: expected a folder to write results to: {error.strerror or error}") from None
+
+
+def _point_latest(outputs: Path, folder: Path) -> None:
+    """`outputs/latest` is a link to the newest run."""
+    link = outputs / "latest"
+    temporary = outputs / f".latest.{os.getpid()}"
+    temporary.symlink_to(os.path.relpath(folder, outputs), target_is_directory=True)
+    os.replace(temporary, link)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[name] = round(time.perf_counter() - start, 2)

@@ -1,0 +1,26 @@
+"""Registers the value objects' dataclasses with Hydra: the dataclass is the schema of its config group."""
+
+from __future__ import annotations
+
+from hydra.core.config_store import ConfigStore
+
+from anomalib_lite.data.datamodule import Roles
+from anomalib_lite.data.patches import PatchGrid
+from anomalib_lite.detector import Scoring
+from anomalib_lite.scoring.classifiers import KNN
+from anomalib_lite.scoring.postprocess import PostProcess
+from anomalib_lite.scoring.scaler import Scaler
+from anomalib_lite.scoring.threshold import RULES
+
+
+def register_schemas() -> None:
+    """Make every schema known to Hydra under `<group>/<name>_schema`; twice does no harm."""
+    store = ConfigStore.instance()
+    store.store(group="grid", name="schema", node=PatchGrid)
+    store.store(group="roles", name="schema", node=Roles)
+    store.store(group="scoring", name="schema", node=Scoring)
+    store.store(group="scaler", name="schema", node=Scaler)
+    store.store(group="classifier", name="knn_schema", node=KNN)
+    store.store(group="postprocess", name="schema", node=PostProcess)
+    for name, rule in RULES.items():
+        store.store(group="threshold", name=f"{name}_schema", node=rule)
