@@ -61,18 +61,15 @@ class KNN:
         if len(embeddings) == 0:
             raise InputError("k-NN needs at least 1 training embedding, got 0")
         if len(embeddings) < self.k:
-            log.warning(
-                "classifier.k=%d, but there are %d training embeddings: using all", self.k, len(embeddings)
-            )
+            log.warning("classifier.k=%d, but %d training embeddings: using all", self.k, len(embeddings))
         self.embeddings_: np.ndarray = embeddings
         return self
 
     def score(self, embeddings: np.ndarray) -> np.ndarray:
         """Mean distance (B,) of embeddings (B, D) to their nearest training rows."""
         k = min(self.k, len(self.embeddings_))
-        return np.array(
-            [self._distances(row, self._nearest(row, k)).mean() for row in self._queries(embeddings)]
-        )
+        rows = self._queries(embeddings)
+        return np.array([self._distances(row, self._nearest(row, k)).mean() for row in rows])
 
     def score_train(self) -> np.ndarray:
         """Mean distance (N,) of every training row to its nearest others; a duplicate is an other.
@@ -86,10 +83,8 @@ class KNN:
         scores = np.empty(count)
         for i, row in enumerate(self.embeddings_):
             nearest = self._nearest(row, k + 1)
-            others = nearest[nearest != i][
-                :k
-            ]  # among many duplicates the row itself may not have been returned
-            scores[i] = self._distances(row, others).mean()
+            # among many duplicates the row itself may not be one of them: cut to k in any case
+            scores[i] = self._distances(row, nearest[nearest != i][:k]).mean()
         return scores
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -101,15 +96,14 @@ class KNN:
         """Rebuild from `state()`; raises InputError for anything else."""
         try:
             return cls(k=int(settings["k"])).fit(arrays["embeddings"])
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"not the state of a k-NN classifier: {error}") from error
 
     def _queries(self, embeddings: np.ndarray) -> np.ndarray:
         embeddings = _rows(embeddings)
-        if embeddings.shape[1] != self.embeddings_.shape[1]:
-            raise InputError(
-                f"expected embeddings of {self.embeddings_.shape[1]} features, got {embeddings.shape[1]}"
-            )
+        found, expected = embeddings.shape[1], self.embeddings_.shape[1]
+        if found != expected:
+            raise InputError(f"expected embeddings of {expected} features, got {found}")
         return embeddings
 
     def _nearest(self, row: np.ndarray, k: int) -> np.ndarray:

@@ -55,7 +55,8 @@ def find_weights(backbone: str) -> Weights:
     if not timm.is_model(backbone):
         near = difflib.get_close_matches(backbone, timm.list_models(), n=4, cutoff=0.5)
         raise InputError(
-            f"embedding.backbone: timm has no architecture {backbone!r}" + (f"; nearest: {', '.join(near)}" if near else "")
+            f"embedding.backbone: timm has no architecture {backbone!r}"
+            + (f"; nearest: {', '.join(near)}" if near else "")
         )
     found = _local(backbone)
     if found is None and backbone == LITE0:
@@ -73,7 +74,9 @@ def _local(backbone: str) -> Weights | None:
     repository, url = _origin(backbone)
     if repository:
         cached = try_to_load_from_cache(repository, "model.safetensors")
-        return _read(backbone, Path(cached), f"local cache of {repository}") if isinstance(cached, str) else None
+        return (
+            _read(backbone, Path(cached), f"local cache of {repository}") if isinstance(cached, str) else None
+        )
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
     return _read(backbone, path, f"local cache of {path.name}") if url and path.is_file() else None
 
@@ -83,7 +86,7 @@ def _origin(backbone: str) -> tuple[str, str]:
     import timm
 
     config = timm.get_pretrained_cfg(backbone, allow_unregistered=True)
-    return (config.hf_hub_id or "", config.url or "") if config is not None else ("", "")
+    return (config.hf_hub_id or "", str(config.url or "")) if config is not None else ("", "")
 
 
 def _from_hub(backbone: str) -> Weights:
@@ -93,7 +96,9 @@ def _from_hub(backbone: str) -> Weights:
     repository, url = _origin(backbone)
     try:
         if repository:
-            return _read(backbone, Path(hf_hub_download(repository, "model.safetensors")), f"hub {repository}")
+            return _read(
+                backbone, Path(hf_hub_download(repository, "model.safetensors")), f"hub {repository}"
+            )
         if url:
             torch.hub.load_state_dict_from_url(url, weights_only=True, check_hash=True, progress=False)
             path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
@@ -122,7 +127,9 @@ def _packaged_lite0() -> Weights:
     package = importlib.util.find_spec(LITE0_PACKAGE)
     files = sorted(Path(package.origin).parent.rglob("*.pth")) if package and package.origin else []
     if not files:
-        raise InputError(f"no weights: the package {LITE0_PACKAGE} is not installed and no {XCEPTION} was found")
+        raise InputError(
+            f"no weights: the package {LITE0_PACKAGE} is not installed and no {XCEPTION} was found"
+        )
     original = torch.load(files[0], map_location="cpu", weights_only=True)
     network = _architecture(LITE0)
     # The package names the same tensors otherwise and in the same order: stem, blocks, head, then the classifier.
@@ -130,7 +137,9 @@ def _packaged_lite0() -> Weights:
     tensors = list(original.values())[: len(target)]
     for (name, wanted), tensor in zip(target.items(), tensors, strict=True):
         if wanted.shape != tensor.shape:
-            raise InputError(f"{files[0]}: expected {name} of shape {tuple(wanted.shape)}, found {tuple(tensor.shape)}")
+            raise InputError(
+                f"{files[0]}: expected {name} of shape {tuple(wanted.shape)}, found {tuple(tensor.shape)}"
+            )
     state = dict(zip(target, tensors, strict=True))
     return Weights(LITE0, state, f"package {LITE0_PACKAGE}", file_digest(files[0]))
 
@@ -182,9 +191,11 @@ class Embedder:
             raise InputError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling}")
         self.weights, self.pooling = weights, pooling
         if precision == "auto":
-            precision = "bfloat16" if torch.backends.mkldnn.is_available() and _computes_bfloat16() else "float32"
+            precision = (
+                "bfloat16" if torch.backends.mkldnn.is_available() and _computes_bfloat16() else "float32"
+            )
         self.precision = precision
-        self.trunk = _architecture(weights.backbone)
+        self.trunk: Any = _architecture(weights.backbone)
         missing, unexpected = self.trunk.load_state_dict(weights.state, strict=False)
         if missing or any(not name.startswith(("classifier", "fc", "head")) for name in unexpected):
             raise InputError(
@@ -192,8 +203,9 @@ class Embedder:
                 f"{len(unexpected)} unknown (first: {(missing + unexpected)[0]})"
             )
         self.trunk.requires_grad_(False)
-        self.trunk.to(dtype=getattr(torch, self.precision), memory_format=torch.channels_last)
-        config = self.trunk.pretrained_cfg
+        self.dtype: torch.dtype = getattr(torch, self.precision)
+        self.trunk.to(self.dtype).to(memory_format=torch.channels_last)
+        config: Any = self.trunk.pretrained_cfg
         self.mean = torch.tensor(config["mean"]).view(1, 3, 1, 1)
         self.std = torch.tensor(config["std"]).view(1, 3, 1, 1)
 
@@ -206,14 +218,9 @@ class Embedder:
     @torch.inference_mode()
     def __call__(self, picture: Tensor) -> Tensor:
         """Embedding (B, D) float32 of pictures (B, 3, H, W) in [0, 1]."""
-        x = ((picture - self.mean) / self.std).to(self.trunk_dtype).contiguous(memory_format=torch.channels_last)
+        x = ((picture - self.mean) / self.std).to(self.dtype).contiguous(memory_format=torch.channels_last)
         features = self.trunk.forward_features(x).float()  # (B, C, h, w)
         return cascade_pooling(features) if self.pooling == "cascade" else max_pooling(features)
-
-    @property
-    def trunk_dtype(self) -> torch.dtype:
-        """The type the trunk computes in."""
-        return getattr(torch, self.precision)
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and settings that a bundle keeps: the weights travel with it."""

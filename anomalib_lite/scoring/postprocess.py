@@ -30,7 +30,9 @@ class PostProcess:
 
     def __post_init__(self) -> None:
         if self.channels not in CHANNELS:
-            raise InputError(f"postprocess.channels must be one of {', '.join(CHANNELS)}, got {self.channels}")
+            raise InputError(
+                f"postprocess.channels must be one of {', '.join(CHANNELS)}, got {self.channels}"
+            )
         if self.median < 1 or self.median % 2 == 0:
             raise InputError(f"postprocess.median must be odd and positive, got {self.median}")
         if self.gaussian < 0:

@@ -77,7 +77,7 @@ class Scaler:
         try:
             scaler = cls(mode=settings["mode"], floor=float(settings["floor"]))
             mean, scale = arrays["mean"], arrays["scale"]
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"not the state of a scaler: {error}") from error
         if mean.ndim != 1 or mean.shape != scale.shape or not (scale > 0).all():
             raise InputError(

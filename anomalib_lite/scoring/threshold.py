@@ -36,9 +36,7 @@ class Threshold(ABC):
 
     def __post_init__(self) -> None:
         if self.value is not None and not 0 < self.value < 1:
-            raise InputError(
-                f"threshold.value must be between 0 and 1 (0.5 is the fitted cut), got {self.value}"
-            )
+            raise InputError(f"threshold.value must be between 0 and 1 (fitted cut: 0.5), got {self.value}")
 
     def minimum_calibration(self) -> int:
         """The number of calibration normals that the rule needs."""
@@ -222,6 +220,7 @@ class F1Threshold(Threshold):
     oracle: ClassVar[bool] = True
 
     def _fit_cut(self, calibration: np.ndarray) -> None:
+        self.cut_ = None
         self.guarantee_ = "none: an oracle whose cut is not set yet"
 
     def fit_oracle(self, scores: np.ndarray, labels: np.ndarray) -> Self:
@@ -280,7 +279,7 @@ def threshold_from_state(state: dict[str, Any]) -> Threshold:
         learned = state["learned"]
         spread, guarantee = float(learned["spread"]), str(learned["guarantee"])
         cut = None if learned["cut"] is None else float(learned["cut"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"not the state of a threshold ({' '.join(RULES)}): {error}") from error
     cut_fits = isinstance(threshold, NoThreshold) if cut is None else math.isfinite(cut)
     if not (math.isfinite(spread) and spread > 0 and cut_fits):

@@ -49,12 +49,12 @@ def test_auto_prefers_xception_in_the_weights_folder(offline, monkeypatch):
 def test_cut_weights_file_is_one_clear_line(offline, monkeypatch):
     (offline / f"{XCEPTION}.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
     monkeypatch.setenv(WEIGHTS_DIR, str(offline))
-    with pytest.raises(InputError, match=f"{XCEPTION}.safetensors: expected weights"):
+    with pytest.raises(InputError, match=rf"{XCEPTION}\.safetensors: expected weights"):
         find_weights("auto")
 
 
 def test_unknown_backbone_names_the_nearest():
-    with pytest.raises(InputError, match="no architecture 'resnet81'; nearest: .*resnet18"):
+    with pytest.raises(InputError, match=r"no architecture 'resnet81'; nearest: .*resnet18"):
         find_weights("resnet81")
 
 
@@ -67,7 +67,9 @@ def test_unreachable_hub_says_what_to_do(backbone, asks, offline, monkeypatch):
         raise OSError("Name or service not known")
 
     monkeypatch.setattr(asks, unreachable)
-    with pytest.raises(InputError, match=f"weights of {backbone} .*Name or service.*put {backbone}.safetensors into"):
+    with pytest.raises(
+        InputError, match=f"weights of {backbone} .*Name or service.*put {backbone}.safetensors into"
+    ):
         find_weights(backbone)
 
 
