@@ -1,4 +1,4 @@
-"""`python train.py model=cpcae data=zipper`: learn, calibrate, test and report. Also `anomalib-lite-train`."""
+"""`python train.py model=cpcae data=zipper`: learn, calibrate, test, report. Also `anomalib-lite-train`."""
 
 import sys
 

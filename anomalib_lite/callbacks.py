@@ -33,7 +33,13 @@ class FeatureEmbedding(Callback):
         self.evaluation = Evaluation(self.detector)
 
     def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Score one test picture from the error that `test_step` computed."""
         assert isinstance(outputs, Mapped)
@@ -49,7 +55,9 @@ class LossHistory(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the epoch's losses."""
         names = ("train_loss", "val_loss")
-        losses = {name: float(trainer.callback_metrics[name]) for name in names if name in trainer.callback_metrics}
+        losses = {
+            name: float(trainer.callback_metrics[name]) for name in names if name in trainer.callback_metrics
+        }
         self.losses.append({"epoch": float(trainer.current_epoch), **losses})
 
     def state_dict(self) -> dict[str, Any]:

@@ -17,7 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from anomalib_lite.types import InputError
 
-RAW_KEYS = re.compile(r"(\+{0,2})(bundle|source|resume|output|outputs|data\.root|data\.reference|data\.\w+_dir)=(.*)", re.DOTALL)
+RAW_KEYS = re.compile(
+    r"(\+{0,2})(bundle|source|resume|output|outputs|data\.root|data\.reference|data\.\w+_dir)=(.*)", re.DOTALL
+)
 USER_ERRORS = (InputError, HydraException, OmegaConfBaseException)
 USAGE_ERROR, INTERRUPTED = 2, 130
 
@@ -47,7 +49,9 @@ def quote_raw(argument: str) -> str:
     return f"{match[1]}{match[2]}='{escaped}'"
 
 
-def main(config_name: str, job: Callable[[DictConfig], object], arguments: Sequence[str] | None = None) -> int:
+def main(
+    config_name: str, job: Callable[[DictConfig], object], arguments: Sequence[str] | None = None
+) -> int:
     """Run `job` under Hydra and return the exit code: what the job returns if that is an `ExitCode`, else 0.
 
     Prints one line and returns 2 for whatever the user got wrong, 130 after Ctrl-C; other exceptions keep their
@@ -103,7 +107,9 @@ def resumed(arguments: Sequence[str]) -> list[str]:
     folder = Path(folders[0])
     saved = folder / ".hydra" / "overrides.yaml"
     if not saved.is_file():
-        raise InputError(f"resume={folder}: expected a run's folder, found no {saved.relative_to(folder)} in it")
+        raise InputError(
+            f"resume={folder}: expected a run's folder, found no {saved.relative_to(folder)} in it"
+        )
     own = [str(override) for override in OmegaConf.load(saved) if not str(override).startswith("resume=")]
     return [*own, f"resume={folder}", f"hydra.run.dir='{folder}'"]
 
@@ -121,7 +127,7 @@ def explain(error: Exception, config_name: str) -> str:
         return _one_line(str(cause))
     text = str(error)
     unknown = re.search(r"Could not override '([^']+)'", text)
-    if unknown and "not in struct" in text or unknown and "Did you mean" not in text:
+    if (unknown and "not in struct" in text) or (unknown and "Did you mean" not in text):
         return f"unknown option {unknown[1]!r}{_choices(unknown[1], config_name)}"
     group = re.search(r"Could not find '([^']+)'", text)
     if group:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from anomalib_lite.baselines import DeepFeatures, NearestNeighbour, Variation
 from anomalib_lite.bundle import read_bundle, write_bundle
-from anomalib_lite.data.datamodule import to_tensor
+from anomalib_lite.data.pictures import to_tensor
 from anomalib_lite.data.preparation import Preparation
 from anomalib_lite.models.reconstruction import Mapped, PatchAutoencoder
 from anomalib_lite.scoring.anomaly_map import mean_square
@@ -112,6 +112,7 @@ class Detector:
         self.postprocess, self.threshold, self.on_not_aligned = postprocess, threshold, on_not_aligned
         self.gain_ = 1.0
         self.tau_ = postprocess.tau
+        self.card: dict[str, Any] = {}  # where a loaded bundle comes from
         self.device = torch.device("cpu")
 
     @property
@@ -145,7 +146,9 @@ class Detector:
         if quantile is None:
             return 1.0
         # numpy: torch.quantile refuses pictures of more than 16 million values
-        errors = [float(np.quantile(self._map(image).error.cpu().numpy(), quantile)) for image in train_normals]
+        errors = [
+            float(np.quantile(self._map(image).error.cpu().numpy(), quantile)) for image in train_normals
+        ]
         return self.scoring.contrast / max(float(np.median(errors)), 1e-6)
 
     def calibrate(self, *, calibration: Iterable[Tensor], validation: Iterable[Tensor]) -> Self:
@@ -215,7 +218,9 @@ class Detector:
                 "scaler": self.scaler.state(),
                 "classifier": self.classifier.state(),
             }
-        arrays = {f"{part}.{name}": array for part, (arrays, _) in parts.items() for name, array in arrays.items()}
+        arrays = {
+            f"{part}.{name}": array for part, (arrays, _) in parts.items() for name, array in arrays.items()
+        }
         settings = {
             "model": self.model.name,
             "parts": {part: settings for part, (_, settings) in parts.items()},
@@ -242,13 +247,17 @@ class Detector:
         except (KeyError, TypeError, ValueError, IndexError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"{folder}: expected a bundle's settings, found {type(error).__name__}: {error}") from None
+            raise InputError(
+                f"{folder}: expected a bundle's settings, found {type(error).__name__}: {error}"
+            ) from None
 
     @classmethod
     def _from_settings(cls, arrays: dict[str, np.ndarray], settings: dict[str, Any]) -> Self:
         def state(part: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             prefix = f"{part}."
-            own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+            own = {
+                name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)
+            }
             return own, settings["parts"][part]
 
         if settings["model"] not in MODELS:

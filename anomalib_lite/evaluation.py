@@ -15,6 +15,7 @@ from anomalib_lite.data.synthetic import add_defect
 from anomalib_lite.detector import Detector, Scored, not_aligned
 from anomalib_lite.metrics import PixelMetrics, bootstrap, image_metrics, per_defect
 from anomalib_lite.report.gallery import choose_examples
+from anomalib_lite.scoring.threshold import F1Threshold
 from anomalib_lite.types import Batch, Example, Prediction, Sample
 
 DRAWN_PER_NORMAL = 4  # synthetic defects for each validation normal
@@ -67,7 +68,9 @@ class Evaluation:
         if prediction.anomaly_map is not None and (sample.label == 0 or sample.mask_path is not None):
             size = image_size(sample.path)
             anomaly_map = self.detector.preparation.to_photograph(prediction.anomaly_map, alignment, size)
-            mask = np.zeros(size, bool) if sample.mask_path is None else read_mask(sample.mask_path, size=size)
+            mask = (
+                np.zeros(size, bool) if sample.mask_path is None else read_mask(sample.mask_path, size=size)
+            )
             self.has_masks |= sample.mask_path is not None
             self.pixels.update(anomaly_map, mask)
         # only the gallery needs maps again, and recomputes its few
@@ -81,12 +84,13 @@ class Evaluation:
         defects = [sample.defect for sample, _ in scored]
         raw = np.array([prediction.raw_score for _, prediction in scored])
         threshold = self.detector.threshold
-        if threshold.oracle:
-            threshold.fit_oracle(raw, labels)  # type: ignore[attr-defined]  # the one rule that has it
-            for (_, prediction), score, label in zip(
-                scored, threshold.normalise(raw), threshold.label(raw), strict=True  # type: ignore[arg-type]
-            ):
-                prediction.pred_score, prediction.pred_label = float(score), int(label)
+        if isinstance(threshold, F1Threshold):
+            threshold.fit_oracle(raw, labels)
+            for row, (_, prediction) in enumerate(scored):
+                score, label = threshold.normalise(raw[[row]]), threshold.label(raw[[row]])
+                assert score is not None
+                assert label is not None
+                prediction.pred_score, prediction.pred_label = float(score[0]), int(label[0])
         predicted = threshold.label(raw)
         return {
             "image": image_metrics(labels, raw, predicted),

@@ -45,7 +45,10 @@ def inspect(
     try:
         for folder in (output, output / "overlays", output / "masks") if pictures else (output,):
             folder.mkdir(parents=True, exist_ok=True)
-        with (output / "scores.csv").open("w", newline="") as table, (output / "scores.jsonl").open("w") as lines:
+        with (
+            (output / "scores.csv").open("w", newline="") as table,
+            (output / "scores.jsonl").open("w") as lines,
+        ):
             writer: csv.DictWriter[str] | None = None
             for number, path in enumerate(tqdm(paths, desc="inspecting", unit="part", disable=None)):
                 prediction, photograph = _judge(detector, path, on_bad_image)
@@ -55,7 +58,8 @@ def inspect(
                     writer.writeheader()
                 writer.writerow(row)
                 lines.write(json.dumps(row) + "\n")
-                table.flush(), lines.flush()
+                table.flush()
+                lines.flush()
                 counts[_verdict(prediction)] += 1
                 if pictures and photograph is not None and prediction.anomaly_map is not None:
                     _write_pictures(detector, prediction, photograph, output, f"{number:05d}_{path.stem}")
@@ -81,7 +85,9 @@ def _verdict(prediction: Prediction) -> str:
     return {0: "good", 1: "defective", None: "unjudged"}[prediction.pred_label]
 
 
-def _write_pictures(detector: Detector, prediction: Prediction, photograph: np.ndarray, output: Path, name: str) -> None:
+def _write_pictures(
+    detector: Detector, prediction: Prediction, photograph: np.ndarray, output: Path, name: str
+) -> None:
     assert prediction.anomaly_map is not None
     size = (photograph.shape[0], photograph.shape[1])
     anomaly_map = detector.preparation.to_photograph(prediction.anomaly_map, prediction.alignment, size)

@@ -4,46 +4,44 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
+import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import faiss
-import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from anomalib_lite import __version__
 from anomalib_lite.callbacks import FeatureEmbedding, fit_and_calibrate
 from anomalib_lite.console import ExitCode, main
 from anomalib_lite.data.datamodule import InspectionData
 from anomalib_lite.data.preparation import Preparation
 from anomalib_lite.data.registration import Registration
 from anomalib_lite.detector import Detector, Model
-from anomalib_lite.evaluation import Evaluation, gallery, validation_auroc
+from anomalib_lite.evaluation import Evaluation, validation_auroc
 from anomalib_lite.inspection import inspect
 from anomalib_lite.models.reconstruction import PatchAutoencoder, Reconstruction
+from anomalib_lite.record import about, gather_facts, gather_record
 from anomalib_lite.report.page import write_report
 from anomalib_lite.report.tables import metrics_table, write_metrics, write_scores
+from anomalib_lite.report.verdict import rate_intervals, tally
 from anomalib_lite.schema import register_schemas
 from anomalib_lite.scoring.embedding import Embedder, find_weights
-from anomalib_lite.stages import StageStore, digest
+from anomalib_lite.stages import StageStore
 from anomalib_lite.training import train_autoencoder
-from anomalib_lite.types import InputError, RunRecord
+from anomalib_lite.types import InputError
 
 log = logging.getLogger(__name__)
-
-RENDERED = "These pictures are rendered, not photographed: figures on them say nothing about real parts."
 
 
 def train_command() -> int:
@@ -66,6 +64,7 @@ def train(cfg: DictConfig) -> float:
     started = time.perf_counter()
     folder = Path(HydraConfig.get().runtime.output_dir)
     threads = set_threads(cfg.threads)
+    quieten()
     _check_writable(folder)
     store = StageStore(Path(cfg.outputs) / ".stages", enabled=cfg.cache)
     seconds: dict[str, float] = {}
@@ -83,15 +82,25 @@ def train(cfg: DictConfig) -> float:
     with _timed(seconds, "validation"):
         validation = data.of_role("validation").images()
         metrics["validation_AUROC"] = validation_auroc(detector, validation, seed=cfg.seed)
-    metrics |= _about(detector, data, evaluation) | {"seconds": seconds}
-    facts = _facts(cfg, data, detector, threads)
+    metrics["intervals"] |= rate_intervals(tally(evaluation.rows()))  # Wilson's: a rate of 0 has a width too
+    metrics |= about(detector, data, evaluation) | {"seconds": seconds}
+    facts = gather_facts(data, detector, name=cfg.data.name, seed=cfg.seed, threads=threads)
     detector.save(folder / "bundle", card=facts)
-    rows = evaluation.rows()
     write_metrics(metrics, folder)
-    write_scores(rows, folder)
+    write_scores(evaluation.rows(), folder)
     print(metrics_table(metrics))
     if cfg.report:
-        record = _record(cfg, data, detector, evaluation, metrics, rows, losses, facts)
+        record = gather_record(
+            title=f"{cfg.model.name} on {cfg.data.name}",
+            command=" ".join(["anomalib-lite-train", *HydraConfig.get().overrides.task]),
+            rendered=cfg.data.rendered and cfg.data.root is None,
+            data=data,
+            detector=detector,
+            evaluation=evaluation,
+            metrics=metrics,
+            losses=losses,
+            facts=facts,
+        )
         print(f"\nreport: {write_report(record, folder)}")
     _point_latest(Path(cfg.outputs), folder)
     print(f"bundle: {folder / 'bundle'}\ntook:   {time.perf_counter() - started:.0f} s")
@@ -110,8 +119,15 @@ def predict(cfg: DictConfig) -> ExitCode:
         pictures=cfg.overlays,
         on_bad_image=cfg.on_bad_image,
     )
-    print(", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count) + f"\nresults: {output}")
+    print(
+        ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count) + f"\nresults: {output}"
+    )
     return ExitCode(1 if counts["defective"] or counts["rejected"] else 0)
+
+
+def value_object(node: DictConfig) -> Any:
+    """The dataclass whose schema a config node has; its own checks run here."""
+    return OmegaConf.to_object(node)
 
 
 def make_data(cfg: DictConfig, store: StageStore) -> InspectionData:
@@ -122,13 +138,13 @@ def make_data(cfg: DictConfig, store: StageStore) -> InspectionData:
         motion=data.motion,
         reference=None if data.reference is None else Path(data.reference),
     )
-    crop = OmegaConf.to_container(data.crop) if OmegaConf.is_list(data.crop) else data.crop
+    crop: Any = OmegaConf.to_container(data.crop) if OmegaConf.is_list(data.crop) else data.crop
     return InspectionData(
         source=instantiate(data.source),
         preparation=Preparation(registration=registration, crop=crop, size=data.size),
-        roles=OmegaConf.to_object(cfg.roles),
-        calibration_minimum=OmegaConf.to_object(cfg.threshold).minimum_calibration(),
-        grid=OmegaConf.to_object(cfg.grid),
+        roles=value_object(cfg.roles),
+        calibration_minimum=value_object(cfg.threshold).minimum_calibration(),
+        grid=value_object(cfg.grid),
         downsize=data.downsize,
         batch_size=cfg.model.batch_size,
         steps_per_epoch=cfg.model.steps_per_epoch,
@@ -142,7 +158,7 @@ def make_data(cfg: DictConfig, store: StageStore) -> InspectionData:
 
 def make_detector(cfg: DictConfig, data: InspectionData) -> Detector:
     """The chain of a config, unfitted; an autoencoder has its first random weights."""
-    scoring = OmegaConf.to_object(cfg.scoring)
+    scoring = value_object(cfg.scoring)
     embedder = None
     if scoring.method == "embedding":
         weights = find_weights(cfg.embedding.backbone)
@@ -153,10 +169,10 @@ def make_detector(cfg: DictConfig, data: InspectionData) -> Detector:
         model=make_model(cfg, data),
         scoring=scoring,
         embedder=embedder,
-        scaler=OmegaConf.to_object(cfg.scaler),
-        classifier=OmegaConf.to_object(cfg.classifier),
-        postprocess=OmegaConf.to_object(cfg.postprocess),
-        threshold=OmegaConf.to_object(cfg.threshold),
+        scaler=value_object(cfg.scaler),
+        classifier=value_object(cfg.classifier),
+        postprocess=value_object(cfg.postprocess),
+        threshold=value_object(cfg.threshold),
     )
 
 
@@ -180,6 +196,13 @@ def set_threads(threads: int | None) -> int:
     return threads
 
 
+def quieten() -> None:
+    """Only what a user can act on: Lightning's greetings and tips are not."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning")
+
+
 def _train_network(
     cfg: DictConfig, detector: Detector, data: InspectionData, store: StageStore, folder: Path
 ) -> list[dict[str, float]]:
@@ -198,9 +221,7 @@ def _train_network(
     return train_autoencoder(
         detector.model,
         module=module,
-        make_trainer=partial(
-            instantiate, cfg.trainer, logger=instantiate(cfg.logger), default_root_dir=str(folder)
-        ),
+        make_trainer=partial(_trainer, cfg, folder, logger=instantiate(cfg.logger)),
         data=data,
         store=store,
         settings={"model": settings, "grid": plain["grid"], "trainer": plain["trainer"], "seed": cfg.seed},
@@ -210,11 +231,21 @@ def _train_network(
     )
 
 
+def _trainer(cfg: DictConfig, folder: Path, *, callbacks: list[Callback], logger: Any) -> Trainer:
+    return instantiate(
+        cfg.trainer,
+        callbacks=callbacks,
+        logger=logger,
+        default_root_dir=str(folder),
+        enable_progress_bar=sys.stderr.isatty(),  # a log file is no place for a bar
+    )
+
+
 def _test(cfg: DictConfig, detector: Detector, data: InspectionData, folder: Path) -> Evaluation:
     """Fit what follows the network, calibrate, and score the test pictures."""
     if isinstance(detector.model, PatchAutoencoder):
         embedding = FeatureEmbedding(detector=detector, data=data)
-        trainer = instantiate(cfg.trainer, callbacks=[embedding], logger=False, default_root_dir=str(folder))
+        trainer = _trainer(cfg, folder, callbacks=[embedding], logger=False)
         module = Reconstruction(
             autoencoder=detector.model, optimizer=torch.optim.SGD, learning_rate=0.0, activity_weight=0.0
         )
@@ -228,84 +259,6 @@ def _test(cfg: DictConfig, detector: Detector, data: InspectionData, folder: Pat
     return evaluation
 
 
-def _about(detector: Detector, data: InspectionData, evaluation: Evaluation) -> dict[str, Any]:
-    """The parts of metrics.json that are not metrics of the test pictures."""
-    threshold = detector.threshold
-    test = evaluation.samples
-    return {
-        "threshold": {
-            "rule": threshold.rule,
-            "cut": threshold.raw_cut,
-            "value": threshold.value,
-            "oracle": threshold.oracle,
-            "guarantee": threshold.guarantee_,
-            "calibration_count": len(data.rows["calibration"]),
-            "tau": detector.tau_,
-        },
-        "counts": {
-            **{role: len(data.rows[role]) for role in ("train", "validation", "calibration")},
-            "test_good": sum(sample.label == 0 for sample in test),
-            "test_defective": sum(sample.label == 1 for sample in test),
-            "excluded": len(data.excluded),
-            "not_aligned": sum(bool(prediction.rejected) for prediction in evaluation.predictions),
-        },
-    }
-
-
-def _facts(cfg: DictConfig, data: InspectionData, detector: Detector, threads: int) -> dict[str, Any]:
-    """What a reader needs to repeat the run, and to know what the bundle is."""
-    facts: dict[str, Any] = {
-        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "anomalib-lite": __version__,
-        "torch": torch.__version__,
-        "seed": cfg.seed,
-        "data": cfg.data.name,
-        "data hash": digest(data.made_from["files"]),
-        "registration": data.preparation.registration.decision_,
-        "registered picture": " x ".join(map(str, data.pictures.shape[-2:])) + " pixels (height x width)",
-        "network's picture": " x ".join(map(str, data.downsize)) + " pixels (height x width)",
-        "patches": f"{data.positions} of {data.grid.size} pixels, stride {data.grid.stride}",
-        "machine": f"{platform.machine()}, {threads} threads, {platform.platform()}",
-    }
-    if detector.embedder is not None:
-        weights = detector.embedder.weights
-        facts["embedding"] = f"{weights.backbone}, {detector.embedder.precision}"
-        facts["weights"] = f"{weights.source}, SHA-256 {weights.sha256}"
-    return facts
-
-
-def _record(
-    cfg: DictConfig,
-    data: InspectionData,
-    detector: Detector,
-    evaluation: Evaluation,
-    metrics: dict[str, Any],
-    rows: list[dict[str, Any]],
-    losses: list[dict[str, float]],
-    facts: dict[str, Any],
-) -> RunRecord:
-    notes = [RENDERED] if cfg.data.rendered and cfg.data.root is None else []
-    if detector.threshold.oracle:
-        notes.append("The threshold is an oracle: it was chosen with the labels of the test pictures.")
-    embeddings, latents = evaluation.embeddings, evaluation.latents
-    return RunRecord(
-        title=f"{cfg.model.name} on {cfg.data.name}",
-        command=" ".join(["anomalib-lite-train", *HydraConfig.get().overrides.task]),
-        facts=facts,
-        notes=notes,
-        excluded=data.excluded,
-        metrics=metrics,
-        scores=rows,
-        calibration_scores=detector.calibration_scores_,
-        validation_scores=detector.validation_scores_,
-        cut=detector.threshold.raw_cut,
-        losses=losses,
-        embeddings=np.stack(embeddings) if embeddings else None,
-        latents=np.stack(latents) if latents else None,
-        examples=gallery(detector, data, rows),
-    )
-
-
 def _check_writable(folder: Path) -> None:
     """Fail before hours of work, not after, where results can't be written."""
     try:
@@ -314,7 +267,9 @@ def _check_writable(folder: Path) -> None:
         probe.write_text("")
         probe.unlink()
     except OSError as error:
-        raise InputError(f"{folder}: expected a folder to write results to: {error.strerror or error}") from None
+        raise InputError(
+            f"{folder}: expected a folder to write results to: {error.strerror or error}"
+        ) from None
 
 
 def _point_latest(outputs: Path, folder: Path) -> None:

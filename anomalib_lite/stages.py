@@ -78,7 +78,9 @@ class StageStore:
                     return folder
                 self._make(folder, made_from, make)
         except OSError as error:
-            raise InputError(f"cannot write stage {name} in {folder.parent}: {error.strerror or error}") from None
+            raise InputError(
+                f"cannot write stage {name} in {folder.parent}: {error.strerror or error}"
+            ) from None
         return folder
 
     def _make(self, folder: Path, made_from: dict[str, Any], make: Callable[[Path], None]) -> None:

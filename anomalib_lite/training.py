@@ -71,8 +71,13 @@ def train_autoencoder(
 
     def make(stage: Path) -> None:
         losses = _fit(module, make_trainer, data, folder, patience, resume)
-        best = torch.load(folder / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
-        save_file({name.removeprefix("autoencoder."): tensor for name, tensor in best.items()}, stage / "weights.safetensors")
+        best = torch.load(folder / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)[
+            "state_dict"
+        ]
+        save_file(
+            {name.removeprefix("autoencoder."): tensor for name, tensor in best.items()},
+            stage / "weights.safetensors",
+        )
         (stage / "losses.json").write_text(json.dumps(losses))
 
     stage = store.get("network", made_from, make)
@@ -102,7 +107,9 @@ def _fit(
     )
     last = folder / "checkpoints" / "last.ckpt"
     if resume and not last.is_file():
-        raise InputError(f"resume: no checkpoint in {last.parent} (looked for last.ckpt): no epoch was finished there")
+        raise InputError(
+            f"resume: no checkpoint in {last.parent} (looked for last.ckpt): no epoch was finished there"
+        )
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
     except SystemExit:  # Lightning's way of passing on Ctrl-C
@@ -111,7 +118,9 @@ def _fit(
         raise
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         if resume and trainer.global_step == 0:
-            raise InputError(f"{last}: expected a whole checkpoint of this network, found: {_first_line(error)}") from None
+            raise InputError(
+                f"{last}: expected a whole checkpoint of this network, found: {_first_line(error)}"
+            ) from None
         raise
     return history.losses
 

@@ -95,7 +95,9 @@ class RunRecord:
 
     title: str  # "cpcae on zipper (set 1)"
     command: str  # what was typed
-    facts: dict[str, Any]  # name -> value as text: date, version, seed, embedding, weights, machine, durations ...
+    facts: dict[
+        str, Any
+    ]  # name -> value as text: date, version, seed, embedding, weights, machine, durations ...
     notes: list[str]  # must be read: "these pictures are rendered", "threshold f1 is an oracle", deviations
     excluded: list[tuple[str, str]]  # (path, reason): files skipped in training, parts that did not align
     metrics: dict[str, Any]  # the content of metrics.json

@@ -1,9 +1,9 @@
 """Raw values, exit codes and one line for an error."""
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from anomalib_lite.console import ExitCode, main, quote_raw, resumed
 from anomalib_lite.schema import register_schemas
@@ -16,14 +16,18 @@ def test_paths_survive_hydras_parser(text):
     assert override.value() == text
 
 
-@pytest.mark.parametrize("name", ["a(1).png", "a,b.png", "größe.png", "rtsp://camera?ch=1", "0", "[x].png", "a=b", "a'b"])
+@pytest.mark.parametrize(
+    "name", ["a(1).png", "a,b.png", "größe.png", "rtsp://camera?ch=1", "0", "[x].png", "a=b", "a'b"]
+)
 def test_names_from_real_life(name):
     assert OverridesParser.create().parse_override(quote_raw(f"data.root={name}")).value() == name
 
 
 def run(job, *arguments, config="train"):
     register_schemas()
-    return main(config, job, ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none", *arguments])
+    return main(
+        config, job, ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none", *arguments]
+    )
 
 
 def test_exit_codes(tmp_path, monkeypatch, capsys):

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
-import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 from tqdm import tqdm
 
 from anomalib_lite.bundle import read_bundle, write_bundle
 from anomalib_lite.data.folder import Splits, split_normals
 from anomalib_lite.data.images import read_image
 from anomalib_lite.data.patches import PatchGrid
+from anomalib_lite.data.pictures import LEVELS, EpochSampler, Patches, Photographs, Pictures
 from anomalib_lite.data.preparation import Preparation
 from anomalib_lite.data.resize import fit_long_side, resize
 from anomalib_lite.stages import StageStore, code_digest, file_digest
@@ -28,7 +27,6 @@ from anomalib_lite.types import Alignment, Batch, InputError, Sample
 log = logging.getLogger(__name__)
 
 PREPARATION_CODE = ("data/images.py", "data/registration.py", "data/preparation.py", "data/resize.py")
-LEVELS = 65535  # pictures are kept as uint16
 
 
 class Source(Protocol):
@@ -36,102 +34,6 @@ class Source(Protocol):
 
     def samples(self) -> list[Sample]:
         """Every photograph with its split, defect type and mask."""
-
-
-class Photographs(Sequence[np.ndarray]):
-    """Photographs read from disk each time they are asked for."""
-
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        self.samples = samples
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> np.ndarray:  # type: ignore[override]  # slices are never asked for
-        return read_image(self.samples[index].path)
-
-
-def to_tensor(picture: np.ndarray) -> Tensor:
-    """A registered picture uint16 (3, H, W) as float32 (1, 3, H, W) in [0, 1].
-
-    >>> to_tensor(np.full((3, 2, 2), 65535, np.uint16)).max()
-    tensor(1.)
-    """
-    return torch.from_numpy(picture.astype(np.float32))[None] / LEVELS
-
-
-class Pictures(Dataset[Batch]):
-    """Registered pictures of some samples, one to a batch, read from the memory-mapped file."""
-
-    def __init__(self, pictures: np.ndarray, rows: Sequence[int], samples: Sequence[Sample], alignments: Sequence[Alignment]) -> None:
-        self.pictures, self.rows, self.samples, self.alignments = pictures, rows, samples, alignments
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Batch:
-        row = self.rows[index]
-        return Batch(to_tensor(self.pictures[row]), [self.samples[row]], [self.alignments[row]])
-
-    def images(self) -> Iterator[Tensor]:
-        """Each picture as (1, 3, H, W)."""
-        for row in self.rows:
-            yield to_tensor(self.pictures[row])
-
-
-class Patches(Dataset[tuple[Tensor, Tensor]]):
-    """Patches of downsized pictures uint16 (n, 3, h, w); item i is patch i % N of picture i // N."""
-
-    def __init__(self, pictures: np.ndarray, grid: PatchGrid) -> None:
-        self.pictures, self.size = pictures, grid.size
-        self.positions = grid.positions((pictures.shape[-2], pictures.shape[-1]))
-
-    def __len__(self) -> int:
-        return len(self.pictures) * len(self.positions)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.__getitems__([index])
-
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        """Patches (P, 3, p, p) float32 and their indices (P,), gathered at once."""
-        patches = np.empty((len(indices), 3, self.size, self.size), np.float32)
-        for target, index in zip(patches, indices, strict=True):
-            picture, position = divmod(index, len(self.positions))
-            y, x = self.positions[position]
-            target[:] = self.pictures[picture, :, y : y + self.size, x : x + self.size]
-        return torch.from_numpy(patches).div_(LEVELS), torch.tensor(indices) % len(self.positions)
-
-
-class EpochSampler(Sampler[int]):
-    """`per_epoch` indices an epoch, drawn from one endless sequence of shuffles, so that every item has its turn.
-
-    What epoch e gives depends on (seed, e) alone: a resumed run sees what an unbroken one would have seen.
-
-    >>> sampler = EpochSampler(population=4, per_epoch=6, seed=0)
-    >>> first = list(sampler)
-    >>> sampler.set_epoch(1)
-    >>> sorted(first + list(sampler))  # twelve draws are three whole shuffles
-    [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
-    """
-
-    def __init__(self, *, population: int, per_epoch: int, seed: int) -> None:
-        self.population, self.per_epoch, self.seed, self.epoch = population, per_epoch, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.per_epoch
-
-    def __iter__(self) -> Iterator[int]:
-        place, end = self.epoch * self.per_epoch, (self.epoch + 1) * self.per_epoch
-        while place < end:
-            shuffle, offset = divmod(place, self.population)
-            order = np.random.default_rng([self.seed, shuffle]).permutation(self.population)
-            taken = order[offset : offset + end - place]
-            yield from taken.tolist()
-            place += len(taken)
 
 
 @dataclass(kw_only=True)
@@ -239,9 +141,16 @@ class InspectionData(LightningDataModule):
         return readable
 
     def _made_from(self, splits: Splits, test: list[Sample]) -> dict[str, Any]:
-        roles = {"train": splits.train, "validation": splits.validation, "calibration": splits.calibration, "test": test}
+        roles = {
+            "train": splits.train,
+            "validation": splits.validation,
+            "calibration": splits.calibration,
+            "test": test,
+        }
         return {
-            "files": {role: [file_digest(sample.path) for sample in of_role] for role, of_role in roles.items()},
+            "files": {
+                role: [file_digest(sample.path) for sample in of_role] for role, of_role in roles.items()
+            },
             "preparation": self.preparation.settings(),
             "code": code_digest(PREPARATION_CODE),
         }
@@ -341,5 +250,5 @@ class InspectionData(LightningDataModule):
         )
 
 
-def _as_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _as_is(batch: Any) -> Any:
     return batch  # __getitems__ has gathered it already

@@ -60,7 +60,7 @@ class PatchAutoencoder(nn.Module):
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and settings that a bundle keeps."""
-        names = {network: name for name, network in NETWORKS.items()}
+        names: dict[type[nn.Module], str] = {network: name for name, network in NETWORKS.items()}
         arrays = {name: tensor.detach().cpu().numpy() for name, tensor in self.network.state_dict().items()}
         return arrays, {
             "network": names[type(self.network)],
@@ -77,14 +77,20 @@ class PatchAutoencoder(nn.Module):
             InputError: for a network that is not in the table, or tensors that do not fit it.
         """
         if settings["network"] not in NETWORKS:
-            raise InputError(f"bundle: network must be one of {', '.join(NETWORKS)}, got {settings['network']!r}")
+            raise InputError(
+                f"bundle: network must be one of {', '.join(NETWORKS)}, got {settings['network']!r}"
+            )
         network = NETWORKS[settings["network"]](**settings["network_settings"])
         try:
             network.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
         except RuntimeError as error:
-            raise InputError(f"bundle: its tensors do not fit the network: {' '.join(str(error).split())}") from None
+            raise InputError(
+                f"bundle: its tensors do not fit the network: {' '.join(str(error).split())}"
+            ) from None
         height, width = settings["downsize"]
-        return cls(network=network.eval(), grid=PatchGrid(**settings["grid"]), downsize=(height, width)).eval()
+        return cls(
+            network=network.eval(), grid=PatchGrid(**settings["grid"]), downsize=(height, width)
+        ).eval()
 
 
 class Reconstruction(LightningModule):
@@ -123,7 +129,7 @@ class Reconstruction(LightningModule):
         out = self.autoencoder.network(patches, index)
         self.log("val_loss", l2(patches, out.patches), prog_bar=True, batch_size=len(patches))
 
-    def test_step(self, batch: Any, batch_index: int) -> Mapped:
+    def test_step(self, batch: Any, batch_index: int) -> Any:
         """Error maps of full-size pictures; the FeatureEmbedding callback goes on from there."""
         return self.autoencoder.map(batch.image)
 

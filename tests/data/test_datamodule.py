@@ -6,9 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anomalib_lite.data.datamodule import EpochSampler, InspectionData, Patches, Roles
+from anomalib_lite.data.datamodule import InspectionData, Roles
 from anomalib_lite.data.images import write_png
 from anomalib_lite.data.patches import PatchGrid
+from anomalib_lite.data.pictures import EpochSampler, Patches
 from anomalib_lite.data.preparation import Preparation
 from anomalib_lite.data.registration import Registration
 from anomalib_lite.data.sources import MVTecSource

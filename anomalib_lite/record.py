@@ -1,0 +1,102 @@
+"""What a finished run says of itself: for metrics.json, for the bundle's card and for the report."""
+
+from __future__ import annotations
+
+import platform
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import torch
+
+from anomalib_lite import __version__
+from anomalib_lite.data.datamodule import InspectionData
+from anomalib_lite.detector import Detector
+from anomalib_lite.evaluation import Evaluation, gallery
+from anomalib_lite.stages import digest
+from anomalib_lite.types import RunRecord
+
+RENDERED = "These pictures are rendered, not photographed: figures on them say nothing about real parts."
+
+
+def about(detector: Detector, data: InspectionData, evaluation: Evaluation) -> dict[str, Any]:
+    """The parts of metrics.json that are not metrics of the test pictures."""
+    threshold = detector.threshold
+    test = evaluation.samples
+    return {
+        "threshold": {
+            "rule": threshold.rule,
+            "cut": threshold.raw_cut,
+            "value": threshold.value,
+            "oracle": threshold.oracle,
+            "guarantee": threshold.guarantee_,
+            "calibration_count": len(data.rows["calibration"]),
+            "tau": detector.tau_,
+        },
+        "counts": {
+            **{role: len(data.rows[role]) for role in ("train", "validation", "calibration")},
+            "test_good": sum(sample.label == 0 for sample in test),
+            "test_defective": sum(sample.label == 1 for sample in test),
+            "excluded": len(data.excluded),
+            "not_aligned": sum(bool(prediction.rejected) for prediction in evaluation.predictions),
+        },
+    }
+
+
+def gather_facts(
+    data: InspectionData, detector: Detector, *, name: str, seed: int, threads: int
+) -> dict[str, Any]:
+    """What a reader needs to repeat the run, and to know what the bundle is."""
+    facts: dict[str, Any] = {
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "anomalib-lite": __version__,
+        "torch": torch.__version__,
+        "seed": seed,
+        "data": name,
+        "data hash": digest(data.made_from["files"]),
+        "registration": data.preparation.registration.decision_,
+        "registered picture": " x ".join(map(str, data.pictures.shape[-2:])) + " pixels (height x width)",
+        "network's picture": " x ".join(map(str, data.downsize)) + " pixels (height x width)",
+        "patches": f"{data.positions} of {data.grid.size} pixels, stride {data.grid.stride}",
+        "machine": f"{platform.machine()}, {threads} threads, {platform.platform()}",
+    }
+    if detector.embedder is not None:
+        weights = detector.embedder.weights
+        facts["embedding"] = f"{weights.backbone}, {detector.embedder.precision}"
+        facts["weights"] = f"{weights.source}, SHA-256 {weights.sha256}"
+    return facts
+
+
+def gather_record(
+    *,
+    title: str,
+    command: str,
+    rendered: bool,
+    data: InspectionData,
+    detector: Detector,
+    evaluation: Evaluation,
+    metrics: dict[str, Any],
+    losses: list[dict[str, float]],
+    facts: dict[str, Any],
+) -> RunRecord:
+    """All that the report is made from."""
+    notes = [RENDERED] if rendered else []
+    if detector.threshold.oracle:
+        notes.append("The threshold is an oracle: it was chosen with the labels of the test pictures.")
+    embeddings, latents, rows = evaluation.embeddings, evaluation.latents, evaluation.rows()
+    return RunRecord(
+        title=title,
+        command=command,
+        facts=facts,
+        notes=notes,
+        excluded=data.excluded,
+        metrics=metrics,
+        scores=rows,
+        calibration_scores=detector.calibration_scores_,
+        validation_scores=detector.validation_scores_,
+        cut=detector.threshold.raw_cut,
+        losses=losses,
+        embeddings=np.stack(embeddings) if embeddings else None,
+        latents=np.stack(latents) if latents else None,
+        examples=gallery(detector, data, rows),
+    )
