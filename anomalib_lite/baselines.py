@@ -11,6 +11,7 @@ from torch import Tensor
 
 from anomalib_lite.data.resize import resize
 from anomalib_lite.models.reconstruction import Mapped
+from anomalib_lite.scoring.anomaly_map import absolute_error
 
 
 class DeepFeatures:
@@ -28,7 +29,7 @@ class DeepFeatures:
 
     def map(self, image: Tensor) -> Mapped:
         """The pictures (B, 3, H, W) as they are."""
-        return Mapped(image)
+        return Mapped(image, image)
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Nothing to keep."""
@@ -63,8 +64,8 @@ class NearestNeighbour:
         # One picture at a time: the difference to all of them at once would hold the training set twice.
         distances = torch.stack([((picture.float() - small[0]) ** 2).mean() for picture in self.pictures_])
         nearest = self.pictures_[distances.argmin()][None].float()
-        nearest = resize(nearest, (image.shape[-2], image.shape[-1]))
-        return Mapped((image - nearest).abs(), nearest)
+        full = resize(nearest, (image.shape[-2], image.shape[-1]))
+        return Mapped(absolute_error(image, full), absolute_error(small, nearest), full)
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """The training pictures, float16."""
@@ -109,7 +110,7 @@ class Variation:
         small = resize(image, self.downsize)
         deviation = (small - self.mean_).abs() / self.std_.clamp_min(self.floor)
         size = (image.shape[-2], image.shape[-1])
-        return Mapped(resize(deviation, size), resize(self.mean_[None], size))
+        return Mapped(resize(deviation, size), deviation, resize(self.mean_[None], size))
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Mean and standard deviation."""

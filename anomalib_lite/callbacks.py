@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from anomalib_lite.data.datamodule import InspectionData
 from anomalib_lite.detector import Detector
@@ -67,6 +69,47 @@ class LossHistory(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.losses = state_dict["losses"]
+
+
+class LastingEarlyStopping(EarlyStopping):
+    """A run that had stopped before it was killed stays stopped when it is resumed."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning forgets that it had stopped, but not for how long nothing had improved."""
+        trainer.should_stop = self.wait_count >= self.patience
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Remembers its best epoch in a run folder that was moved or is reached by another path; Lightning's forgets."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        assert self.dirpath is not None
+        best = str(Path(self.dirpath) / "best.ckpt")
+        moved = {
+            "dirpath": self.dirpath,
+            "best_model_path": best,
+            "kth_best_model_path": best,
+            "best_k_models": {best: state_dict["best_model_score"]},
+        }
+        super().load_state_dict(state_dict | moved)
+
+
+class CheckpointOrigin(Callback):
+    """Notes in every checkpoint what it was made from, so that it is not resumed as something else.
+
+    Args:
+        made_from: digests by part: data, settings, code ...
+    """
+
+    def __init__(self, made_from: dict[str, str]) -> None:
+        self.made_from = made_from
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Plain text, so that `weights_only=True` loads it."""
+        checkpoint["made_from"] = self.made_from
 
 
 def fit_and_calibrate(detector: Detector, data: InspectionData) -> None:

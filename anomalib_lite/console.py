@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationToMissingValueError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 
 from anomalib_lite.types import InputError
 
@@ -21,6 +29,11 @@ RAW_KEYS = re.compile(
     r"(\+{0,2})(bundle|source|resume|output|outputs|data\.root|data\.reference|data\.\w+_dir)=(.*)", re.DOTALL
 )
 USER_ERRORS = (InputError, HydraException, OmegaConfBaseException)
+# what a disk, a quota or a permission refuses is the user's to mend; other errors of the system are ours
+REFUSALS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO,
+)  # fmt: skip
+HIDDEN = ("schema", "base")  # endings of option files that are only there to be inherited
 USAGE_ERROR, INTERRUPTED = 2, 130
 
 
@@ -44,9 +57,18 @@ def quote_raw(argument: str) -> str:
     match = RAW_KEYS.fullmatch(argument)
     if match is None or match[3] in ("null", "") or match[3][0] in "'\"":
         return argument
-    # inside quotes Hydra takes everything as it is, a quote excepted
-    escaped = match[3].replace("'", "\\'")
-    return f"{match[1]}{match[2]}='{escaped}'"
+    return f"{match[1]}{match[2]}={quoted(match[3])}"
+
+
+def quoted(value: str) -> str:
+    """A value that Hydra's parser gives back as it is.
+
+    >>> print(quoted("o'ring"))
+    'o\\'ring'
+    """
+    # inside quotes only a quote, and backslashes before one, mean something
+    escaped = re.sub(r"(\\*)('|$)", lambda end: end[1] * 2 + end[2].replace("'", "\\'"), value)
+    return f"'{escaped}'"
 
 
 def main(
@@ -65,9 +87,10 @@ def main(
         nonlocal code, failure
         try:
             result = job(cfg)
-        except USER_ERRORS as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                raise  # Hydra must learn that this job of several failed
+        except Exception as error:
+            # of several jobs, Hydra must learn which one failed
+            if not _is_users(error) or HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise
             failure = error  # raised in main, past Hydra's own message about it
             return None
         if isinstance(result, ExitCode):
@@ -81,15 +104,25 @@ def main(
         decorated(remember)()
         if failure is not None:
             raise failure
-    except KeyboardInterrupt:
-        print("\ninterrupted; what was finished is kept", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"\ninterrupted; {interrupt or 'what was finished is kept'}", file=sys.stderr)
         return INTERRUPTED
-    except USER_ERRORS as error:
-        print(f"error: {explain(error, config_name)}", file=sys.stderr)
+    except Exception as error:
+        if not _is_users(error):
+            raise
+        print(f"error: {explain(error, config_name, arguments)}", file=sys.stderr)
         return USAGE_ERROR
     finally:
         sys.argv = saved
     return int(code)
+
+
+def _is_refusal(error: Exception) -> TypeGuard[OSError]:
+    return isinstance(error, OSError) and error.errno in REFUSALS
+
+
+def _is_users(error: Exception) -> bool:
+    return isinstance(error, USER_ERRORS) or _is_refusal(error)
 
 
 def resumed(arguments: Sequence[str]) -> list[str]:
@@ -111,40 +144,50 @@ def resumed(arguments: Sequence[str]) -> list[str]:
             f"resume={folder}: expected a run's folder, found no {saved.relative_to(folder)} in it"
         )
     own = [str(override) for override in OmegaConf.load(saved) if not str(override).startswith("resume=")]
-    return [*own, f"resume={folder}", f"hydra.run.dir='{folder}'"]
+    return [*own, f"resume={folder}", f"hydra.run.dir={quoted(str(folder))}"]
 
 
 class ExitCode(int):
     """What a job returns to end the command with a code of its own."""
 
 
-def explain(error: Exception, config_name: str) -> str:
+def explain(error: Exception, config_name: str, arguments: Sequence[str]) -> str:
     """One line: what is wrong, and the choices where it is a name."""
     cause = error
-    while cause.__cause__ is not None and isinstance(cause.__cause__, Exception):
+    while not isinstance(cause, InputError) and isinstance(cause.__cause__, Exception):
         cause = cause.__cause__
+    text = str(cause)
     if isinstance(cause, InputError):
-        return _one_line(str(cause))
-    text = str(error)
-    unknown = re.search(r"Could not override '([^']+)'", text)
-    if (unknown and "not in struct" in text) or (unknown and "Did you mean" not in text):
-        return f"unknown option {unknown[1]!r}{_choices(unknown[1], config_name)}"
-    group = re.search(r"Could not find '([^']+)'", text)
-    if group:
-        available = re.search(r"Available options in '([^']+)':\n(.*?)(\n\S|$)", text, re.DOTALL)
-        choices = " (choices: " + ", ".join(available[2].split()) + ")" if available else ""
-        return f"unknown choice {group[1]!r}{choices}"
-    missing = re.search(r"Missing mandatory value: (\S+)", text) or re.search(r"full_key: (\S+)", text)
-    if "Missing mandatory value" in text and missing:
-        return f"{missing[1]} must be given, for instance {missing[1]}=..."
+        return _one_line(text)
+    if _is_refusal(cause):
+        return f"{cause.filename or 'cannot write the results'}: {cause.strerror}"
+    if isinstance(cause, MissingMandatoryValue | InterpolationToMissingValueError):
+        # an interpolation's own key is not the one to set
+        behind = re.search(r"issing mandatory value: (\S+)", text) if "interpolation" in text else None
+        key = behind[1] if behind else cause.full_key
+        return f"{key} must be given, for instance {key}=..."
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError):
+        return (
+            f"unknown option '{cause.full_key}'{_options_beside(str(cause.full_key), config_name, arguments)}"
+        )
+    if isinstance(cause, OmegaConfBaseException):
+        return f"{cause.full_key}: {text.splitlines()[0]}"
+    if choice := re.search(r"Could not find '([^']+)'", text):
+        listed = re.search(r"Available options in '[^']+':\n((\t.*\n)*)", text)
+        names = [name for name in listed[1].split() if not name.endswith(HIDDEN)] if listed else []
+        return f"unknown choice '{choice[1]}' (choices: {', '.join(names)})"
     return _one_line(text)
 
 
-def _choices(key: str, config_name: str) -> str:
-    """The options beside an unknown one, as the default composition has them."""
+def _options_beside(key: str, config_name: str, arguments: Sequence[str]) -> str:
+    """The options of the same node, under the choices that the arguments make between groups."""
     parent = key.rpartition(".")[0]
+    choices = [argument for argument in arguments if re.match(r"[\w/]+=", argument)]
     with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
-        cfg = hydra.compose(config_name)
+        try:
+            cfg = hydra.compose(config_name, [choice for choice in choices if not choice.startswith(key)])
+        except HydraException:  # more than one mistake
+            cfg = hydra.compose(config_name)
     node = OmegaConf.select(cfg, parent) if parent else cfg
     if not isinstance(node, DictConfig):
         return ""

@@ -18,6 +18,7 @@ from anomalib_lite.baselines import DeepFeatures, NearestNeighbour, Variation
 from anomalib_lite.bundle import read_bundle, write_bundle
 from anomalib_lite.data.pictures import to_tensor
 from anomalib_lite.data.preparation import Preparation
+from anomalib_lite.data.resize import resize
 from anomalib_lite.models.reconstruction import Mapped, PatchAutoencoder
 from anomalib_lite.scoring.anomaly_map import mean_square
 from anomalib_lite.scoring.classifiers import OneClassClassifier, classifier_from_state
@@ -53,23 +54,19 @@ class Scoring:
     Args:
         method: `embedding` (deep features of the map, then the classifier) or `map` (mean squared error).
         pooling: of the deep features, `cascade` or `max`.
-        contrast_quantile: the map is divided by this quantile of the training maps' errors before the network sees
-            it, so that any part's errors fill the network's input range; None: as it is.
-        contrast: what that quantile becomes in the network's input, 0..1.
+        contrast: stretch the map so that an ordinary part's largest error just fills the range of the network's
+            input: errors of any part then look alike to it.
     """
 
     method: str = "embedding"
     pooling: str = "cascade"
-    contrast_quantile: float | None = None
-    contrast: float = 0.5
+    contrast: bool = True
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise InputError(f"scoring.method must be one of {', '.join(METHODS)}, got {self.method}")
         if self.pooling not in POOLINGS:
             raise InputError(f"scoring.pooling must be one of {', '.join(POOLINGS)}, got {self.pooling}")
-        if self.contrast_quantile is not None and not 0 < self.contrast_quantile <= 1:
-            raise InputError(f"scoring.contrast_quantile must be in (0, 1], got {self.contrast_quantile}")
 
 
 class Scored(NamedTuple):
@@ -107,10 +104,13 @@ class Detector:
         threshold: Threshold,
         on_not_aligned: Literal["reject", "score"] = "reject",
     ) -> None:
+        if on_not_aligned not in ("reject", "score"):
+            raise InputError(f"on_not_aligned must be reject or score, got {on_not_aligned!r}")
         self.preparation, self.model, self.scoring = preparation, model, scoring
         self.embedder, self.scaler, self.classifier = embedder, scaler, classifier
         self.postprocess, self.threshold, self.on_not_aligned = postprocess, threshold, on_not_aligned
         self.gain_ = 1.0
+        self.usual_: Tensor | None = None
         self.tau_ = postprocess.tau
         self.card: dict[str, Any] = {}  # where a loaded bundle comes from
         self.device = torch.device("cpu")
@@ -123,6 +123,7 @@ class Detector:
     def to(self, device: torch.device) -> Self:
         """Move the networks to a device."""
         self.device = device
+        self.usual_ = None if self.usual_ is None else self.usual_.to(device)
         if isinstance(self.model, nn.Module):
             self.model.to(device).eval()
         if self.embedder is not None:
@@ -142,17 +143,16 @@ class Detector:
         return self
 
     def _learn_contrast(self, train_normals: Iterable[Tensor]) -> float:
-        quantile = self.scoring.contrast_quantile
-        if quantile is None:
+        if not self.scoring.contrast:
             return 1.0
-        # numpy: torch.quantile refuses pictures of more than 16 million values
-        errors = [
-            float(np.quantile(self._map(image).error.cpu().numpy(), quantile)) for image in train_normals
-        ]
-        return self.scoring.contrast / max(float(np.median(errors)), 1e-6)
+        largest = [float(self._map(image).error.max()) for image in train_normals]
+        return 1 / max(float(np.median(largest)), 1e-6)
 
     def calibrate(self, *, calibration: Iterable[Tensor], validation: Iterable[Tensor]) -> Self:
-        """Set the image cut from calibration normals, the score's scale and the pixel cut from validation normals."""
+        """Set the image cut from calibration normals; the score's scale and the map's from validation normals."""
+        if self.localises and self.postprocess.relative:
+            errors = [self.postprocess.reduce(self._map(image).low_error) for image in validation]
+            self.usual_ = torch.stack(errors).mean(0)  # (1, 1, h, w)
         validated = [self.score(image) for image in validation]
         self.validation_scores_ = np.array([scored.raw_score for scored in validated])
         self.calibration_scores_ = np.array([self.score(image).raw_score for image in calibration])
@@ -169,19 +169,25 @@ class Detector:
 
     def finish(self, mapped: Mapped) -> Scored:
         """From the error (1, 3, H, W) of one picture to its raw score: one at a time, whatever the batch."""
-        anomaly_map = self.postprocess(mapped.error)[0, 0].cpu().numpy() if self.localises else None
+        anomaly_map = self._anomaly_map(mapped) if self.localises else None
         if self.scoring.method == "map":
-            return Scored(float(mean_square(mapped.error)), anomaly_map, None, mapped)
+            return Scored(float(mean_square(mapped.low_error)), anomaly_map, None, mapped)
         embedding = self.scaler.transform(self._embed(mapped)[None])
         return Scored(float(self.classifier.score(embedding)[0]), anomaly_map, embedding[0], mapped)
 
+    def _anomaly_map(self, mapped: Mapped) -> np.ndarray:
+        small = self.postprocess(mapped.low_error, self.usual_)
+        return resize(small, (mapped.error.shape[-2], mapped.error.shape[-1]))[0, 0].cpu().numpy()
+
     def _map(self, image: Tensor) -> Mapped:
-        return self.model.map(image.to(self.device))
+        # the baselines compare pictures in plain memory; only networks are worth a device
+        return self.model.map(image.to(self.device) if isinstance(self.model, nn.Module) else image)
 
     def _embed(self, mapped: Mapped) -> np.ndarray:
         if self.embedder is None:
             raise InputError("scoring=embedding needs an embedding, got none")
-        return self.embedder((mapped.error * self.gain_).clamp(0, 1))[0].cpu().numpy()
+        contrasted = (mapped.error.to(self.device) * self.gain_).clamp(0, 1)
+        return self.embedder(contrasted)[0].cpu().numpy()
 
     def predict(self, photograph: np.ndarray, path: Path) -> Prediction:
         """Judge a photograph (H0, W0, 3) float32 in [0, 1]."""
@@ -211,7 +217,9 @@ class Detector:
         Raises:
             InputError: where it cannot be written.
         """
-        parts = {"preparation": self.preparation.state(), "model": self.model.state(), "scaler": ({}, {})}
+        parts = {"preparation": self.preparation.state(), "model": self.model.state()}
+        if self.usual_ is not None:
+            parts["usual"] = ({"error": self.usual_.cpu().numpy()}, {})
         if self.scoring.method == "embedding" and self.embedder is not None:
             parts |= {
                 "embedder": self.embedder.state(),
@@ -244,11 +252,12 @@ class Detector:
         arrays, settings = read_bundle(folder)
         try:
             return cls._from_settings(arrays, settings)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            if isinstance(error, InputError):
-                raise
+        except InputError as error:
+            raise InputError(f"{folder}: {error}") from None
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0]  # torch adds a trace
             raise InputError(
-                f"{folder}: expected a bundle's settings, found {type(error).__name__}: {error}"
+                f"{folder}: expected a bundle's settings, found {type(error).__name__}: {reason}"
             ) from None
 
     @classmethod
@@ -274,7 +283,13 @@ class Detector:
             threshold=threshold_from_state(settings["threshold"]),
             on_not_aligned=settings["on_not_aligned"],
         )
-        detector.gain_, detector.tau_ = float(settings["gain"]), settings["tau"]
+        detector.gain_ = float(settings["gain"])
+        detector.tau_ = None if settings["tau"] is None else float(settings["tau"])
+        if "usual" in settings["parts"]:
+            usual, expected = arrays["usual.error"], (1, 1, *settings["parts"]["model"]["downsize"])
+            if usual.shape != expected:
+                raise InputError(f"bundle: usual error must have shape {expected}, got {usual.shape}")
+            detector.usual_ = torch.from_numpy(usual)
         detector.card = settings["card"]
         return detector
 

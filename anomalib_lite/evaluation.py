@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,25 +10,29 @@ from torch import Tensor
 
 from anomalib_lite.data.datamodule import InspectionData
 from anomalib_lite.data.images import image_size, read_mask
-from anomalib_lite.data.synthetic import add_defect
+from anomalib_lite.data.pictures import Pictures
+from anomalib_lite.data.synthetic import add_defect, estimate_foreground
 from anomalib_lite.detector import Detector, Scored, not_aligned
 from anomalib_lite.metrics import PixelMetrics, bootstrap, image_metrics, per_defect
 from anomalib_lite.report.gallery import choose_examples
 from anomalib_lite.scoring.threshold import F1Threshold
 from anomalib_lite.types import Batch, Example, Prediction, Sample
 
-DRAWN_PER_NORMAL = 4  # synthetic defects for each validation normal
+DRAWN_DEFECTS = 48  # at least: with few validation normals, each gets more of them
 
 
-def validation_auroc(detector: Detector, validation_normals: Iterable[Tensor], *, seed: int) -> float:
-    """AUROC of validation normals (1, 3, H, W) against themselves with drawn defects: what a sweep optimises."""
+def validation_auroc(detector: Detector, validation_normals: Pictures, *, seed: int) -> float:
+    """AUROC of validation normals against themselves with drawn defects: what a sweep optimises."""
     labels, scores = [], []
-    for number, image in enumerate(validation_normals):
+    copies = -(-DRAWN_DEFECTS // len(validation_normals))
+    for number, image in enumerate(validation_normals.images()):
         labels.append(0)
         scores.append(detector.score(image).raw_score)
         photograph = image[0].permute(1, 2, 0).numpy()  # (H, W, 3)
-        for copy in range(DRAWN_PER_NORMAL):
-            defective, _ = add_defect(photograph, np.random.default_rng([seed, number, copy]))
+        foreground = estimate_foreground(photograph)
+        for copy in range(copies):
+            rng = np.random.default_rng([seed, number, copy])
+            defective, _ = add_defect(photograph, rng, foreground=foreground)
             drawn = torch.from_numpy(np.ascontiguousarray(defective.transpose(2, 0, 1)))[None]
             labels.append(1)
             scores.append(detector.score(drawn).raw_score)

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -44,15 +44,15 @@ from anomalib_lite.types import InputError
 log = logging.getLogger(__name__)
 
 
-def train_command() -> int:
-    """`anomalib-lite-train`: returns the exit code."""
+def train_command(arguments: Sequence[str] | None = None) -> int:
+    """`anomalib-lite-train`, with the command line's arguments unless others are given; returns the exit code."""
     register_schemas()
-    return main("train", train)
+    return main("train", train, arguments)
 
 
-def predict_command() -> int:
+def predict_command(arguments: Sequence[str] | None = None) -> int:
     """`anomalib-lite-predict`: returns the exit code, 0 if every part is good, 1 if one is rejected."""
-    return main("predict", predict)
+    return main("predict", predict, arguments)
 
 
 def train(cfg: DictConfig) -> float:
@@ -80,7 +80,7 @@ def train(cfg: DictConfig) -> float:
         evaluation = _test(cfg, detector, data, folder)
         metrics = evaluation.finish(seed=cfg.seed)
     with _timed(seconds, "validation"):
-        validation = data.of_role("validation").images()
+        validation = data.of_role("validation")
         metrics["validation_AUROC"] = validation_auroc(detector, validation, seed=cfg.seed)
     metrics["intervals"] |= rate_intervals(tally(evaluation.rows()))  # Wilson's: a rate of 0 has a width too
     metrics |= about(detector, data, evaluation) | {"seconds": seconds}
@@ -250,8 +250,10 @@ def _test(cfg: DictConfig, detector: Detector, data: InspectionData, folder: Pat
             autoencoder=detector.model, optimizer=torch.optim.SGD, learning_rate=0.0, activity_weight=0.0
         )
         trainer.test(module, datamodule=data, verbose=False)
-        detector.to(torch.device("cpu"))
+        detector.to(detector.device)  # Lightning has left the network in plain memory
         return embedding.evaluation
+    on_gpu = cfg.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    detector.to(torch.device("cuda" if on_gpu else "cpu"))
     fit_and_calibrate(detector, data)
     evaluation = Evaluation(detector)
     for batch in tqdm(data.test_dataloader(), desc="testing", unit="picture", disable=None):

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
-import logging
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins import TorchCheckpointIO
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from anomalib_lite.callbacks import LossHistory
+from anomalib_lite.callbacks import BestCheckpoint, CheckpointOrigin, LastingEarlyStopping, LossHistory
 from anomalib_lite.data.datamodule import InspectionData
 from anomalib_lite.models.reconstruction import PatchAutoencoder, Reconstruction
-from anomalib_lite.stages import StageStore, code_digest
+from anomalib_lite.report.files import replace_file
+from anomalib_lite.stages import StageStore, code_digest, digest
 from anomalib_lite.types import InputError
-
-log = logging.getLogger(__name__)
 
 TRAINING_CODE = (
     "models/blocks.py",
@@ -58,8 +61,9 @@ def train_autoencoder(
         The losses of every epoch.
 
     Raises:
-        InputError: for a checkpoint that is missing or broken.
-        KeyboardInterrupt: after Ctrl-C; what is finished stays in `folder/checkpoints`.
+        InputError: for a checkpoint that is missing, broken or another run's, for a network that diverged, and
+            where nothing can be written.
+        KeyboardInterrupt: after Ctrl-C; its text says what is kept.
     """
     made_from = {
         "data": data.made_from,
@@ -70,14 +74,15 @@ def train_autoencoder(
     }
 
     def make(stage: Path) -> None:
-        losses = _fit(module, make_trainer, data, folder, patience, resume)
-        best = torch.load(folder / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)[
-            "state_dict"
-        ]
-        save_file(
-            {name.removeprefix("autoencoder."): tensor for name, tensor in best.items()},
-            stage / "weights.safetensors",
-        )
+        origin = {part: digest(content) for part, content in made_from.items()}
+        losses = _fit(module, make_trainer, data, folder, patience, origin, resume)
+        weights = _best_weights(folder / "checkpoints" / "best.ckpt")
+        if not all(tensor.isfinite().all() for tensor in weights.values()):
+            raise InputError(
+                "training diverged: expected finite weights, found NaN or infinity; "
+                f"lower model.learning_rate, which is {module.learning_rate:g}"
+            )
+        save_file(weights, stage / "weights.safetensors")
         (stage / "losses.json").write_text(json.dumps(losses))
 
     stage = store.get("network", made_from, make)
@@ -91,39 +96,88 @@ def _fit(
     data: InspectionData,
     folder: Path,
     patience: int,
+    origin: dict[str, str],
     resume: bool,
 ) -> list[dict[str, float]]:
     history = LossHistory()
-    checkpoints = ModelCheckpoint(
-        dirpath=folder / "checkpoints",
+    stopping = LastingEarlyStopping(monitor="val_loss", patience=patience)
+    checkpoints = folder / "checkpoints"
+    best = BestCheckpoint(
+        dirpath=checkpoints,
         filename="best",
         monitor="val_loss",
-        save_last=True,
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
-    trainer = make_trainer(
-        callbacks=[history, EarlyStopping(monitor="val_loss", patience=patience), checkpoints]
+    # not `save_last`, which follows the best one; after it, so that it knows the best one of its own epoch
+    latest = ModelCheckpoint(
+        dirpath=checkpoints, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
     )
-    last = folder / "checkpoints" / "last.ckpt"
-    if resume and not last.is_file():
-        raise InputError(
-            f"resume: no checkpoint in {last.parent} (looked for last.ckpt): no epoch was finished there"
-        )
+    trainer = make_trainer(callbacks=[history, stopping, CheckpointOrigin(origin), best, latest])
+    trainer.strategy.checkpoint_io = WholeCheckpoints()
+    last = checkpoints / "last.ckpt"
+    if resume:
+        _check_resumable(last, origin)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
     except SystemExit:  # Lightning's way of passing on Ctrl-C
         if trainer.interrupted:
-            raise KeyboardInterrupt from None
+            raise KeyboardInterrupt(_what_is_kept(folder, last)) from None
         raise
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        if resume and trainer.global_step == 0:
-            raise InputError(
-                f"{last}: expected a whole checkpoint of this network, found: {_first_line(error)}"
-            ) from None
-        raise
+    except OSError as error:
+        raise InputError(f"{folder}: cannot write the checkpoint: {error.strerror or error}") from None
     return history.losses
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its final place and renames it.
+
+    Lightning's own writes to the system's temporary folder; where that is another disk, a process killed during
+    the move would have lost the last checkpoint and half-written the new one.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """As the base class."""
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        replace_file(Path(path), content.getvalue())
+
+
+def _check_resumable(last: Path, origin: dict[str, str]) -> None:
+    if not last.is_file():
+        raise InputError(
+            f"{last}: expected the checkpoint to go on from, found no such file; no epoch was finished there"
+        )
+    found = _read_checkpoint(last).get("made_from")
+    if not isinstance(found, dict):
+        raise InputError(f"{last}: expected a checkpoint written by this version of anomalib-lite")
+    if changed := [part for part, made_from in origin.items() if found.get(part) != made_from]:
+        raise InputError(
+            f"{last}: expected a checkpoint of the same data, settings and version, found another "
+            f"{' and '.join(changed)}; start a new run"
+        )
+
+
+def _best_weights(best: Path) -> dict[str, Tensor]:
+    weights = _read_checkpoint(best)["state_dict"]
+    return {name.removeprefix("autoencoder."): tensor for name, tensor in weights.items()}
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    try:
+        with ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch.load does not look at the checksums
+        if damaged is not None:
+            raise InputError(f"{path}: expected a whole checkpoint, found {damaged} damaged")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, BadZipFile, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: expected a whole checkpoint, found: {reason}") from None
+
+
+def _what_is_kept(folder: Path, last: Path) -> str:
+    if not last.is_file():
+        return "no epoch was finished"
+    return f"finished epochs kept: {_read_checkpoint(last)['epoch'] + 1}; go on with resume={folder}"

@@ -26,7 +26,10 @@ from anomalib_lite.types import Alignment, Batch, InputError, Sample
 
 log = logging.getLogger(__name__)
 
-PREPARATION_CODE = ("data/images.py", "data/registration.py", "data/preparation.py", "data/resize.py")
+PREPARATION_CODE = tuple(
+    f"data/{name}.py"
+    for name in ("images", "resize", "affine", "pose", "part", "method_choice", "registration", "preparation")
+)
 
 
 class Source(Protocol):

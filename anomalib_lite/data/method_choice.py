@@ -60,7 +60,7 @@ def choose_method(
         if trial.convincing and (kept is None or trial.unexplained <= 0.8 * kept.unexplained):
             kept = trial
     method = "none" if kept is None else kept.method
-    return method, f"{method}: " + "; ".join(map(str, trials))
+    return method, f"{method} chosen: " + "; ".join(map(str, trials))
 
 
 def try_method(

@@ -28,6 +28,7 @@ ANGLES = {  # degrees at which each method looks for the part before it refines 
 COARSE_SIDE = 48  # pixels that the short side keeps in the coarse search
 DISTINCT = 25.0  # degrees between starts that are refined separately: symmetric parts have several
 STARTS = 6
+NEAR = 0.1  # of correlation: what is worse than the best coarse pose by more is not refined
 SAME = 0.02  # of the long side: starts that end so close to one another found the same pose
 LEVELS = ((4, 30, 1e-4), (2, 20, 1e-5), (1, 50, 1e-6))  # downsizing, most iterations, smallest gain of each
 MOST_TURN = 30.0  # degrees: `ecc` looks 20 to each side, and what ends farther ran away
@@ -132,14 +133,23 @@ class PoseSearch:
         start = self.keypoints.match(picture) if self.keypoints else None
         if start is not None:
             starts.append(start)
-        coarse: list[np.ndarray] = []
-        for start in starts:
-            matrix = self._refine(picture, start, self.levels[:1])
-            if matrix is not None and all(self._distance(matrix, other) > SAME for other in coarse):
-                coarse.append(matrix)
-        found = [self._refine(picture, matrix, self.levels[1:]) for matrix in coarse]
+        found = [
+            self._refine(picture, matrix, self.levels[1:]) for matrix in self._candidates(picture, starts)
+        ]
         poses = [self._judge(picture, matrix) for matrix in found if matrix is not None]
         return max(poses, key=lambda judged: judged[0])[1] if poses else None
+
+    def _candidates(self, picture: np.ndarray, starts: list[np.ndarray]) -> list[np.ndarray]:
+        """Where the starts lead at the coarsest level: different poses that are about as good as the best."""
+        candidates: list[tuple[float, np.ndarray]] = []
+        view = smooth(picture)
+        for start in starts:
+            matrix = self._refine(picture, start, self.levels[:1])
+            if matrix is not None and all(self._distance(matrix, other) > SAME for _, other in candidates):
+                score = correlation(self.reference, warp(view, matrix, view.shape))
+                candidates.append((score, matrix))
+        best = max((score for score, _ in candidates), default=0.0)
+        return [matrix for score, matrix in candidates if score >= best - NEAR]
 
     def _distance(self, first: np.ndarray, second: np.ndarray) -> float:
         """The farthest that a corner of the reference lies apart under two affines, over its long side."""

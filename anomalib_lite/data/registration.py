@@ -11,10 +11,10 @@ from typing import Any, Self
 import cv2
 import numpy as np
 
-from anomalib_lite.data.affine import compose, invert, scaling
+from anomalib_lite.data.affine import compose, invert, scaling, warp
 from anomalib_lite.data.images import MAX_PIXELS, read_image
-from anomalib_lite.data.method_choice import choose_method, most_typical
-from anomalib_lite.data.pose import ANGLES, MOTIONS, SMALLEST_CONTRAST, PoseSearch, shrink
+from anomalib_lite.data.method_choice import FEWEST, choose_method, most_typical
+from anomalib_lite.data.pose import ANGLES, MOTIONS, SMALLEST_CONTRAST, Pose, PoseSearch, shrink
 from anomalib_lite.types import Alignment, InputError
 
 METHODS = ("none", *ANGLES)
@@ -54,6 +54,8 @@ class Registration:
     first of them that makes the training photographs agree better with one another, not merely with the
     reference, unless a later one is clearly better still; otherwise `none`. `min_quality` is the lowest
     correlation that is ever accepted: at 0.5 the reference explains a quarter of the picture's variance.
+
+    The most typical photograph, or the one at the path `reference`, sets the frame.
 
     >>> photograph = np.zeros((60, 80, 3), np.float32)
     >>> photograph[20:40, 30:60] = 1
@@ -112,6 +114,7 @@ class Registration:
         others = list(views.values())
         self._settle_method(others)
         self._prepare_search()
+        self._average(others)
         self._fit_cut(others)
         return self
 
@@ -235,17 +238,33 @@ class Registration:
         if self.method_ != "none":
             self.search_ = PoseSearch(self.reference_, method=self.method_, motion=self.motion)
 
-    def _fit_cut(self, views: list[np.ndarray]) -> None:
-        """The median bears up to half of the training pictures being misaligned."""
-        self.cut_ = self.min_quality
-        if self.search_ is None:
-            return
-        poses = [self.search_.find(view) for view in views]
-        qualities = [
-            pose.quality for pose in poses if pose is not None and not pose.implausible(self.method_)
+    def _average(self, views: list[np.ndarray]) -> None:
+        """Look for the mean of the aligned training views from now on: it has no specks of its own."""
+        aligned = [
+            warp(view, pose.matrix, view.shape)
+            for view, pose in self._poses(views)
+            if pose.quality >= self.min_quality
         ]
+        if len(aligned) >= FEWEST:
+            total = np.sum([self.reference_, *aligned], axis=0, dtype=np.float64)
+            self.reference_ = np.asarray(total / (len(aligned) + 1), np.float32)
+            self._prepare_search()
+
+    def _fit_cut(self, views: list[np.ndarray]) -> None:
+        """The median bears that up to half of the training pictures are misaligned."""
+        qualities = [pose.quality for _, pose in self._poses(views)]
+        self.cut_ = self.min_quality
         if qualities:
             self.cut_ = max(self.min_quality, 1 - SLACK * (1 - float(np.median(qualities))))
+
+    def _poses(self, views: list[np.ndarray]) -> list[tuple[np.ndarray, Pose]]:
+        """The views in which a plausible pose is found, and it."""
+        if self.search_ is None:
+            return []
+        found = [(view, self.search_.find(view)) for view in views]
+        return [
+            (view, pose) for view, pose in found if pose is not None and not pose.implausible(self.method_)
+        ]
 
     def _view(self, photograph: np.ndarray) -> np.ndarray:
         """Grey at the working resolution, after resizing to the reference's size where that differs."""

@@ -19,15 +19,17 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def fit_long_side(size: tuple[int, int], long_side: int | None) -> tuple[int, int]:
-    """The (height, width) with `size`'s aspect whose longer side is `long_side` pixels; never enlarges.
+    """The (height, width) with `size`'s aspect whose longer side is `long_side` pixels; None: as it is.
+
+    Smaller pictures are enlarged, so that a part fills the same view whatever the camera.
 
     >>> fit_long_side((1200, 1600), 512)
     (384, 512)
-    >>> fit_long_side((1200, 1600), None)
-    (1200, 1600)
+    >>> fit_long_side((30, 40), 80)
+    (60, 80)
     """
     height, width = size
-    if long_side is None or long_side >= max(height, width):
+    if long_side is None:
         return height, width
     scale = long_side / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))

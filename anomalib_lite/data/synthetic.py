@@ -7,7 +7,7 @@ import numpy as np
 
 VISIBLE = 4 / 255  # the smallest change of a channel that counts as defect
 EXTENTS = (0.02, 0.15)  # length or diameter of a defect, as a share of the picture's shorter side
-CONTRASTS = (0.08, 0.4)  # change in the middle of a defect: faint to plain
+CONTRASTS = (0.08, 0.8)  # change in the middle of a defect: faint to plain
 FRAME = 0.02  # width of the frame that shows the background's colour, as a share of the shorter side
 FOREGROUND_DISTANCE = 0.06  # a part's colour differs from the background's by more than this
 FOREGROUND_SHARES = (0.02, 0.95)  # of the picture: outside these, the frame did not show the background

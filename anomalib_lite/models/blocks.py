@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+SLOPE = 0.2  # of the leaky rectifiers
+
 
 def down(channels_in: int, channels_out: int, *, normalise: bool) -> nn.Sequential:
     """Strided convolution that halves height and width: (P, Cin, h, w) -> (P, Cout, h/2, w/2).
@@ -31,4 +33,4 @@ def _block(convolution: nn.Conv2d | nn.ConvTranspose2d, normalise: bool) -> nn.S
     layers: list[nn.Module] = [convolution]
     if normalise:
         layers.append(nn.BatchNorm2d(convolution.out_channels))
-    return nn.Sequential(*layers, nn.LeakyReLU(0.01))
+    return nn.Sequential(*layers, nn.LeakyReLU(SLOPE))

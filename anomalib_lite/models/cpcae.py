@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anomalib_lite.models.blocks import down, up
+from anomalib_lite.models.blocks import SLOPE, down, up
 from anomalib_lite.types import InputError
 
 CONDITIONS = ("index", "one_hot", "none")
@@ -22,21 +22,23 @@ CONDITIONS = ("index", "one_hot", "none")
 class Reconstructed(NamedTuple):
     """What an autoencoder gives for P patches."""
 
-    patches: Tensor  # (P, C, h, w) in [0, 1]
+    patches: Tensor  # (P, C, h, w); a linear output, not clamped
     latent: Tensor  # (P, latent_dim)
-    hidden: list[Tensor]  # hidden activations, for the sparsity term
 
 
 class CPCAE(nn.Module):
     """Strided convolutions to a dense bottleneck and back, conditioned on the patch's index.
 
-    The condition is concatenated twice: with the flattened feature map before the latent layer, and with the
+    The encoder is a convolution for each of `widths`, a dense layer, and the latent layer; the decoder mirrors it.
+
+    The condition is concatenated twice: with the flattened feature map before the dense layers, and with the
     latent vector at the decoder's input. The bottleneck is dense because a purely convolutional one copies
     defects through.
 
     Args:
         patch_size: height and width of a patch; a multiple of 2 ** len(widths).
-        widths: channels of each strided convolution; the decoder mirrors them.
+        widths: channels of each strided convolution.
+        dense: units of the dense layer between the convolutions and the latent layer.
         latent_dim: elements in the encoding of one patch.
         condition: `index` (index / number of patches, as published), `one_hot`, or `none`.
         positions: number of patches in the grid, N.
@@ -45,7 +47,7 @@ class CPCAE(nn.Module):
     Raises:
         InputError: for a patch size that does not halve evenly or an unknown condition.
 
-    >>> network = CPCAE(patch_size=32, widths=(8, 16), latent_dim=4, condition="index", positions=9)
+    >>> network = CPCAE(patch_size=32, widths=(8, 16), dense=32, latent_dim=4, condition="index", positions=9)
     >>> network(torch.zeros(5, 3, 32, 32), torch.tensor([0, 1, 2, 3, 8])).patches.shape
     torch.Size([5, 3, 32, 32])
     """
@@ -55,6 +57,7 @@ class CPCAE(nn.Module):
         *,
         patch_size: int,
         widths: Sequence[int],
+        dense: int,
         latent_dim: int,
         condition: Literal["index", "one_hot", "none"],
         positions: int,
@@ -74,6 +77,7 @@ class CPCAE(nn.Module):
         self.settings: dict[str, Any] = {
             "patch_size": patch_size,
             "widths": list(widths),
+            "dense": dense,
             "latent_dim": latent_dim,
             "condition": condition,
             "positions": positions,
@@ -85,8 +89,16 @@ class CPCAE(nn.Module):
         side = patch_size // 2 ** len(widths)
         steps = list(zip([channels, *widths], widths, strict=False))
         self.encoder = nn.Sequential(*(down(i, o, normalise=normalise) for i, o in steps))
-        self.to_latent = nn.Linear(widths[-1] * side * side + condition_dim, latent_dim)
-        self.from_latent = nn.Linear(latent_dim + condition_dim, widths[-1] * side * side)
+        flat = widths[-1] * side * side
+        self.to_latent = nn.Sequential(
+            nn.Linear(flat + condition_dim, dense), nn.LeakyReLU(SLOPE), nn.Linear(dense, latent_dim)
+        )
+        self.from_latent = nn.Sequential(
+            nn.Linear(latent_dim + condition_dim, dense),
+            nn.LeakyReLU(SLOPE),
+            nn.Linear(dense, flat),
+            nn.LeakyReLU(SLOPE),
+        )
         self.unflatten = nn.Unflatten(1, (widths[-1], side, side))
         self.decoder = nn.Sequential(
             *(up(o, i, normalise=normalise) for i, o in reversed(steps[1:])),
@@ -101,23 +113,17 @@ class CPCAE(nn.Module):
             return index.float()[:, None] / self.positions
         return index.new_zeros((len(index), 0), dtype=torch.float32)
 
-    def encode(self, patches: Tensor, index: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Latent vectors (P, latent_dim) of patches (P, C, h, w), and every hidden activation on the way."""
-        hidden = []
-        x = patches
-        for block in self.encoder:
-            x = block(x)
-            hidden.append(x)
-        x = torch.cat([x.flatten(1), self.conditions(index)], dim=1)  # (P, C*h*w + condition)
-        latent = self.to_latent(x)
-        return latent, [*hidden, latent]
+    def encode(self, patches: Tensor, index: Tensor) -> Tensor:
+        """Latent vectors (P, latent_dim) of patches (P, C, h, w)."""
+        features = self.encoder(patches).flatten(1)
+        return self.to_latent(torch.cat([features, self.conditions(index)], dim=1))
 
     def decode(self, latent: Tensor, index: Tensor) -> Tensor:
-        """Patches (P, C, h, w) in [0, 1] from latent vectors (P, latent_dim)."""
-        x = F.leaky_relu(self.from_latent(torch.cat([latent, self.conditions(index)], dim=1)), 0.01)
-        return torch.sigmoid(self.decoder(self.unflatten(x)))
+        """Patches (P, C, h, w) from latent vectors (P, latent_dim)."""
+        features = self.from_latent(torch.cat([latent, self.conditions(index)], dim=1))
+        return self.decoder(self.unflatten(features))
 
     def forward(self, patches: Tensor, index: Tensor) -> Reconstructed:
         """Reconstruct patches (P, C, h, w) whose places in the grid are `index` (P,) int64."""
-        latent, hidden = self.encode(patches, index)
-        return Reconstructed(self.decode(latent, index), latent, hidden)
+        latent = self.encode(patches, index)
+        return Reconstructed(self.decode(latent, index), latent)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -17,10 +15,10 @@ def l2(patches: Tensor, reconstruction: Tensor) -> Tensor:
     return torch.mean((patches - reconstruction) ** 2)
 
 
-def l1_activity(activations: Sequence[Tensor]) -> Tensor:
-    """Mean absolute activation over all hidden layers: what makes the autoencoder sparse.
+def l1_activity(activations: Tensor) -> Tensor:
+    """Mean absolute activation of a hidden layer: what makes an autoencoder sparse.
 
-    >>> l1_activity([torch.tensor([[1.0, -1.0]]), torch.tensor([[4.0, 0.0]])])
+    >>> l1_activity(torch.tensor([[1.0, -1.0], [4.0, 0.0]]))
     tensor(1.5000)
     """
-    return torch.cat([activation.abs().flatten() for activation in activations]).mean()
+    return activations.abs().mean()

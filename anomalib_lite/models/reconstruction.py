@@ -14,6 +14,7 @@ from anomalib_lite.data.patches import PatchGrid
 from anomalib_lite.data.resize import resize
 from anomalib_lite.models.cpcae import CPCAE
 from anomalib_lite.models.losses import l1_activity, l2
+from anomalib_lite.scoring.anomaly_map import absolute_error
 from anomalib_lite.types import InputError
 
 NETWORKS = {"cpcae": CPCAE}  # a bundle names its network; nothing else can be built from one
@@ -22,7 +23,10 @@ NETWORKS = {"cpcae": CPCAE}  # a bundle names its network; nothing else can be b
 class Mapped(NamedTuple):
     """What a model makes of full-size pictures (B, 3, H, W)."""
 
-    error: Tensor  # (B, 3, H, W) >= 0, what the next stages look at
+    error: Tensor  # (B, 3, H, W) >= 0, at full size: what the embedding looks at
+    low_error: (
+        Tensor  # (B, 3, h, w) >= 0, at the model's own resolution: no blame for detail that it never saw
+    )
     reconstruction: Tensor | None = None  # (B, 3, H, W) in [0, 1]
     latent: Tensor | None = None  # (B, L)
 
@@ -48,15 +52,16 @@ class PatchAutoencoder(nn.Module):
 
     @torch.inference_mode()
     def map(self, image: Tensor) -> Mapped:
-        """Error |image - reconstruction| (B, 3, H, W), reconstruction and latent vectors of (B, 3, H, W)."""
+        """Errors |image - reconstruction|, reconstruction and latent vectors of pictures (B, 3, H, W)."""
         small = resize(image, self.downsize)  # (B, 3, h, w)
         patches = self.grid.extract(small)  # (B, N, 3, p, p)
         batch, count = patches.shape[:2]
         index = torch.arange(count, device=image.device).repeat(batch)
         out = self.network(patches.flatten(0, 1), index)  # (B*N, 3, p, p)
-        combined = self.grid.combine(out.patches.unflatten(0, (batch, count)), self.downsize)
+        combined = self.grid.combine(out.patches.unflatten(0, (batch, count)), self.downsize).clamp(0, 1)
         reconstruction = resize(combined, (image.shape[-2], image.shape[-1]))
-        return Mapped((image - reconstruction).abs(), reconstruction, out.latent.reshape(batch, -1))
+        error, low_error = absolute_error(image, reconstruction), absolute_error(small, combined)
+        return Mapped(error, low_error, reconstruction, out.latent.reshape(batch, -1))
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and settings that a bundle keeps."""
@@ -94,12 +99,12 @@ class PatchAutoencoder(nn.Module):
 
 
 class Reconstruction(LightningModule):
-    """Trains a patch autoencoder: L2 reconstruction + activity_weight x L1 of the hidden activations.
+    """Trains a patch autoencoder: L2 reconstruction + activity_weight x L1 of the latent layer.
 
     Args:
         autoencoder: the network with its grid.
         optimizer: builds the optimiser from parameters and `lr`.
-        learning_rate: peak of the one-cycle schedule.
+        learning_rate: peak of the schedule.
         activity_weight: lambda of the sparsity term.
     """
 
@@ -121,7 +126,7 @@ class Reconstruction(LightningModule):
         out = self.autoencoder.network(patches, index)
         reconstruction = l2(patches, out.patches)
         self.log("train_loss", reconstruction.detach(), on_step=False, on_epoch=True, batch_size=len(patches))
-        return reconstruction + self.activity_weight * l1_activity(out.hidden)
+        return reconstruction + self.activity_weight * l1_activity(out.latent)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         """L2 reconstruction error of patches of validation normals."""
@@ -134,9 +139,13 @@ class Reconstruction(LightningModule):
         return self.autoencoder.map(batch.image)
 
     def configure_optimizers(self) -> Any:
-        """The optimiser under a one-cycle schedule over all training steps."""
+        """The optimiser under a short warm-up and a cosine decay over all training steps."""
         optimizer = self.optimizer(self.parameters(), lr=self.learning_rate)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=self.learning_rate, total_steps=int(self.trainer.estimated_stepping_batches)
+            optimizer,
+            max_lr=self.learning_rate,
+            total_steps=int(self.trainer.estimated_stepping_batches),
+            pct_start=0.05,
+            cycle_momentum=False,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -151,11 +151,12 @@ def _architecture(backbone: str) -> nn.Module:
 
 
 def cascade_pooling(features: Tensor) -> Tensor:
-    """Pool a feature map (B, C, h, w) to (B, 3C): parallel and cascaded poolings side by side.
+    """Pool a feature map (B, C, h, w) to (B, 3C): parallel and cascaded poolings, each of unit length.
 
     The paper concatenates "parallel and cascaded" poolings to three times the features of global maximum pooling
     and does not give the wiring. Ours: the global maximum, the mean of local maxima (3x3, stride 2), and the
-    maximum of local means, so that a single strong response, many middling ones and a spot each leave a trace.
+    maximum of local means, so that one strong response, many middling ones and a spot each leave a trace. Unit
+    length compares what kind of errors a map has rather than how many.
 
     >>> cascade_pooling(torch.ones(2, 2048, 10, 10)).shape
     torch.Size([2, 6144])
@@ -163,7 +164,8 @@ def cascade_pooling(features: Tensor) -> Tensor:
     window = min(3, *features.shape[-2:])
     local_maxima = F.max_pool2d(features, window, stride=2)
     local_means = F.avg_pool2d(features, window, stride=2)
-    return torch.cat([features.amax((2, 3)), local_maxima.mean((2, 3)), local_means.amax((2, 3))], dim=1)
+    pooled = (features.amax((2, 3)), local_maxima.mean((2, 3)), local_means.amax((2, 3)))
+    return torch.cat([F.normalize(block, dim=1) for block in pooled], dim=1)
 
 
 def max_pooling(features: Tensor) -> Tensor:

@@ -14,16 +14,20 @@ CHANNELS = {"maximum": channel_maximum, "mean": channel_mean}
 
 @dataclass(kw_only=True)
 class PostProcess:
-    """Channel reduction, then blurs, in this order.
+    """Channel reduction, comparison with what is usual, then blurs, in this order.
 
     Args:
         channels: how three channels become one.
+        relative: divide each pixel by what is usual there: its mean error on validation normals plus the mean of those
+            over the picture, so that edges which are never reconstructed well do not look like defects. The map is
+            then in units of usual errors instead of intensities.
         median: kernel of the median blur, pixels, odd; 1: none.
-        gaussian: standard deviation of the Gaussian blur, pixels; 0: none.
-        tau: the pixel cut on the map, in intensities 0..1; None: learned from validation normals.
+        gaussian: standard deviation of the Gaussian blur, pixels of the model's resolution; 0: none.
+        tau: the pixel cut on the map; None: learned from validation normals.
     """
 
     channels: str = "maximum"
+    relative: bool = True
     median: int = 1
     gaussian: float = 0.0
     tau: float | None = None
@@ -38,14 +42,28 @@ class PostProcess:
         if self.gaussian < 0:
             raise InputError(f"postprocess.gaussian must not be negative, got {self.gaussian}")
 
-    def __call__(self, error: Tensor) -> Tensor:
-        """The anomaly map (B, 1, H, W) of an error (B, C, H, W).
+    def reduce(self, error: Tensor) -> Tensor:
+        """One channel (B, 1, H, W) of an error (B, C, H, W).
 
         >>> import torch
-        >>> PostProcess(channels="mean")(torch.tensor([[[[0.2]], [[0.4]], [[0.6]]]])).item()
-        0.4000000059604645
+        >>> PostProcess(channels="maximum").reduce(torch.tensor([[[[0.2]], [[0.4]], [[0.6]]]])).item()
+        0.6000000238418579
         """
-        anomaly_map = CHANNELS[self.channels](error)
+        return CHANNELS[self.channels](error)
+
+    def __call__(self, error: Tensor, usual: Tensor | None) -> Tensor:
+        """The anomaly map (B, 1, H, W) of an error (B, C, H, W).
+
+        `usual` (1, 1, H, W) is the mean reduced error of validation normals, None where it is not to be used.
+
+        >>> import torch
+        >>> error, usual = torch.full((1, 3, 2, 2), 0.4), torch.full((1, 1, 2, 2), 0.1)
+        >>> PostProcess()(error, usual).max().item()
+        2.0
+        """
+        anomaly_map = self.reduce(error)
+        if usual is not None:
+            anomaly_map = anomaly_map / (usual + usual.mean()).clamp_min(1e-6)
         if self.median > 1:
             anomaly_map = median_blur(anomaly_map, kernel=self.median)
         if self.gaussian > 0:

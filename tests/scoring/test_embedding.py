@@ -94,10 +94,16 @@ def _package_file():
 
 
 def test_cascade_pooling_by_hand():
-    features = torch.arange(25.0).view(1, 1, 5, 5)
-    # maxima of the 3x3 windows at stride 2: 12, 14, 22, 24; their means: 6, 8, 16, 18
-    assert cascade_pooling(features).tolist() == [[24.0, 18.0, 18.0]]
-    assert max_pooling(features).tolist() == [[24.0]]
+    features = torch.stack([torch.arange(25.0).view(5, 5), torch.zeros(5, 5)])[None]
+    features[0, 1, 0, 0] = 9.0
+    # first channel: maxima of the 3x3 windows at stride 2 are 12, 14, 22, 24, their means 6, 8, 16, 18; the second's
+    # only response is 9, in one window of four
+    expected = [
+        torch.tensor(block) / torch.tensor(block).norm() for block in ([24.0, 9.0], [18.0, 2.25], [18.0, 1.0])
+    ]
+    by_channel = cascade_pooling(features).view(3, 2)
+    torch.testing.assert_close(by_channel, torch.stack(expected))
+    assert max_pooling(features).tolist() == [[24.0, 9.0]]
 
 
 def test_cascade_pooling_of_a_tiny_map():
