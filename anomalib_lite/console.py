@@ -91,6 +91,10 @@ def main(
             # of several jobs, Hydra must learn which one failed
             if not _is_users(error) or HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
+            if (
+                _is_refusal(error) and error.filename is None
+            ):  # of a write; the system names files only in an open
+                error.filename = HydraConfig.get().runtime.output_dir
             failure = error  # raised in main, past Hydra's own message about it
             return None
         if isinstance(result, ExitCode):
@@ -160,7 +164,7 @@ def explain(error: Exception, config_name: str, arguments: Sequence[str]) -> str
     if isinstance(cause, InputError):
         return _one_line(text)
     if _is_refusal(cause):
-        return f"{cause.filename or 'cannot write the results'}: {cause.strerror}"
+        return f"{cause.filename}: {cause.strerror}"
     if isinstance(cause, MissingMandatoryValue | InterpolationToMissingValueError):
         # an interpolation's own key is not the one to set
         behind = re.search(r"issing mandatory value: (\S+)", text) if "interpolation" in text else None

@@ -151,17 +151,26 @@ class Detector:
     def calibrate(self, *, calibration: Iterable[Tensor], validation: Iterable[Tensor]) -> Self:
         """Set the image cut from calibration normals; the score's scale and the map's from validation normals."""
         if self.localises and self.postprocess.relative:
-            errors = [self.postprocess.reduce(self._map(image).low_error) for image in validation]
-            self.usual_ = torch.stack(errors).mean(0)  # (1, 1, h, w)
-        validated = [self.score(image) for image in validation]
-        self.validation_scores_ = np.array([scored.raw_score for scored in validated])
+            self.usual_ = self._learn_usual(validation)
+        scores, cuts = [], []  # numbers only: the maps of a thousand pictures would fill the memory
+        for image in validation:
+            scored = self.score(image)
+            scores.append(scored.raw_score)
+            if scored.anomaly_map is not None:
+                cuts.append(np.quantile(scored.anomaly_map, 0.999))  # one normal pixel in 1000 is above it
+        self.validation_scores_ = np.array(scores)
         self.calibration_scores_ = np.array([self.score(image).raw_score for image in calibration])
         self.threshold.fit(self.calibration_scores_, self.validation_scores_)
-        if self.postprocess.tau is None and self.localises:
-            maps = [scored.anomaly_map for scored in validated if scored.anomaly_map is not None]
-            # the cut that one normal pixel in 1000 passes
-            self.tau_ = float(np.median([np.quantile(anomaly_map, 0.999) for anomaly_map in maps]))
+        if self.postprocess.tau is None and cuts:
+            self.tau_ = float(np.median(cuts))
         return self
+
+    def _learn_usual(self, validation: Iterable[Tensor]) -> Tensor:
+        """Mean reduced error (1, 1, h, w)."""
+        total, count = torch.zeros(()), 0
+        for image in validation:
+            total, count = total + self.postprocess.reduce(self._map(image).low_error), count + 1
+        return total / count
 
     def score(self, image: Tensor) -> Scored:
         """Score one registered picture (1, 3, H, W)."""

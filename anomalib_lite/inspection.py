@@ -40,6 +40,8 @@ def inspect(
     Raises:
         InputError: for a source that is not there or holds no picture, and for an output that cannot be written.
     """
+    if on_bad_image not in ("reject", "error"):
+        raise InputError(f"on_bad_image must be reject or error, got {on_bad_image}")
     paths = [source] if source.is_file() else list_images(source)
     counts = {"good": 0, "defective": 0, "rejected": 0, "unjudged": 0}
     try:

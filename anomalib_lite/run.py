@@ -68,10 +68,11 @@ def train(cfg: DictConfig) -> float:
     _check_writable(folder)
     store = StageStore(Path(cfg.outputs) / ".stages", enabled=cfg.cache)
     seconds: dict[str, float] = {}
+    embedder = make_embedder(cfg)  # weights that can't be had are no news for after the preparation
     with _timed(seconds, "preparation"):
         data = make_data(cfg, store)
         data.setup()
-    detector = make_detector(cfg, data)
+    detector = make_detector(cfg, data, embedder)
     losses: list[dict[str, float]] = []
     if cfg.model.trains:
         with _timed(seconds, "training"):
@@ -156,18 +157,23 @@ def make_data(cfg: DictConfig, store: StageStore) -> InspectionData:
     )
 
 
-def make_detector(cfg: DictConfig, data: InspectionData) -> Detector:
-    """The chain of a config, unfitted; an autoencoder has its first random weights."""
+def make_embedder(cfg: DictConfig) -> Embedder | None:
+    """The backbone of a config with its weights; None where scoring does without."""
     scoring = value_object(cfg.scoring)
-    embedder = None
-    if scoring.method == "embedding":
-        weights = find_weights(cfg.embedding.backbone)
-        log.info("embedding: %s from %s", weights.backbone, weights.source)
-        embedder = Embedder(weights=weights, pooling=scoring.pooling, precision=cfg.embedding.precision)
+    if scoring.method != "embedding":
+        return None
+    weights = find_weights(cfg.embedding.backbone)
+    embedder = Embedder(weights=weights, pooling=scoring.pooling, precision=cfg.embedding.precision)
+    log.info("embedding: %s from %s, %s", weights.backbone, weights.source, embedder.precision)
+    return embedder
+
+
+def make_detector(cfg: DictConfig, data: InspectionData, embedder: Embedder | None) -> Detector:
+    """The chain of a config, unfitted; an autoencoder has its first random weights."""
     return Detector(
         preparation=data.preparation,
         model=make_model(cfg, data),
-        scoring=scoring,
+        scoring=value_object(cfg.scoring),
         embedder=embedder,
         scaler=value_object(cfg.scaler),
         classifier=value_object(cfg.classifier),

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
@@ -68,7 +69,7 @@ class Patches(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(self, pictures: np.ndarray, grid: PatchGrid) -> None:
         self.pictures, self.size = pictures, grid.size
-        self.positions = grid.positions((pictures.shape[-2], pictures.shape[-1]))
+        self.positions = np.array(grid.positions((pictures.shape[-2], pictures.shape[-1])))  # (N, 2)
 
     def __len__(self) -> int:
         return len(self.pictures) * len(self.positions)
@@ -78,12 +79,11 @@ class Patches(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """Patches (P, 3, p, p) float32 and their indices (P,), gathered at once."""
-        patches = np.empty((len(indices), 3, self.size, self.size), np.float32)
-        for target, index in zip(patches, indices, strict=True):
-            picture, position = divmod(index, len(self.positions))
-            y, x = self.positions[position]
-            target[:] = self.pictures[picture, :, y : y + self.size, x : x + self.size]
-        return torch.from_numpy(patches).div_(LEVELS), torch.tensor(indices) % len(self.positions)
+        picture, position = np.divmod(indices, len(self.positions))
+        y, x = self.positions[position].T
+        windows = sliding_window_view(self.pictures, (self.size, self.size), axis=(2, 3))  # copies nothing
+        patches = windows[picture, :, y, x].astype(np.float32)
+        return torch.from_numpy(patches).div_(LEVELS), torch.from_numpy(position)
 
 
 class EpochSampler(Sampler[int]):
