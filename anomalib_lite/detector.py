@@ -150,14 +150,16 @@ class Detector:
 
     def calibrate(self, *, calibration: Iterable[Tensor], validation: Iterable[Tensor]) -> Self:
         """Set the image cut from calibration normals; the score's scale and the map's from validation normals."""
+        count = 0
         if self.localises and self.postprocess.relative:
-            self.usual_ = self._learn_usual(validation)
+            self.usual_, count = self._learn_usual(validation)
         scores, cuts = [], []  # numbers only: the maps of a thousand pictures would fill the memory
         for image in validation:
             scored = self.score(image)
             scores.append(scored.raw_score)
-            if scored.anomaly_map is not None:
-                cuts.append(np.quantile(scored.anomaly_map, 0.999))  # one normal pixel in 1000 is above it
+            if self.localises:
+                anomaly_map = self._anomaly_map(scored.mapped, self._usual_without(scored.mapped, count))
+                cuts.append(np.quantile(anomaly_map, 0.999))  # one normal pixel in 1000 is above it
         self.validation_scores_ = np.array(scores)
         self.calibration_scores_ = np.array([self.score(image).raw_score for image in calibration])
         self.threshold.fit(self.calibration_scores_, self.validation_scores_)
@@ -165,12 +167,18 @@ class Detector:
             self.tau_ = float(np.median(cuts))
         return self
 
-    def _learn_usual(self, validation: Iterable[Tensor]) -> Tensor:
-        """Mean reduced error (1, 1, h, w)."""
+    def _learn_usual(self, validation: Iterable[Tensor]) -> tuple[Tensor, int]:
+        """Mean reduced error (1, 1, h, w) of so many pictures."""
         total, count = torch.zeros(()), 0
         for image in validation:
             total, count = total + self.postprocess.reduce(self._map(image).low_error), count + 1
-        return total / count
+        return total / count, count
+
+    def _usual_without(self, mapped: Mapped, count: int) -> Tensor | None:
+        """What is usual for the others: compared with a mean that it is part of, a picture looks too usual."""
+        if self.usual_ is None or count < 2:
+            return self.usual_
+        return (self.usual_ * count - self.postprocess.reduce(mapped.low_error)) / (count - 1)
 
     def score(self, image: Tensor) -> Scored:
         """Score one registered picture (1, 3, H, W)."""
@@ -178,14 +186,14 @@ class Detector:
 
     def finish(self, mapped: Mapped) -> Scored:
         """From the error (1, 3, H, W) of one picture to its raw score: one at a time, whatever the batch."""
-        anomaly_map = self._anomaly_map(mapped) if self.localises else None
+        anomaly_map = self._anomaly_map(mapped, self.usual_) if self.localises else None
         if self.scoring.method == "map":
             return Scored(float(mean_square(mapped.low_error)), anomaly_map, None, mapped)
         embedding = self.scaler.transform(self._embed(mapped)[None])
         return Scored(float(self.classifier.score(embedding)[0]), anomaly_map, embedding[0], mapped)
 
-    def _anomaly_map(self, mapped: Mapped) -> np.ndarray:
-        small = self.postprocess(mapped.low_error, self.usual_)
+    def _anomaly_map(self, mapped: Mapped, usual: Tensor | None) -> np.ndarray:
+        small = self.postprocess(mapped.low_error, usual)
         return resize(small, (mapped.error.shape[-2], mapped.error.shape[-1]))[0, 0].cpu().numpy()
 
     def _map(self, image: Tensor) -> Mapped:

@@ -66,7 +66,7 @@ def train(cfg: DictConfig) -> float:
     threads = set_threads(cfg.threads)
     quieten()
     _check_writable(folder)
-    store = StageStore(Path(cfg.outputs) / ".stages", enabled=cfg.cache)
+    store = StageStore(Path(cfg.outputs) / ".stages" if cfg.cache else folder / "stages")
     seconds: dict[str, float] = {}
     embedder = make_embedder(cfg)  # weights that can't be had are no news for after the preparation
     with _timed(seconds, "preparation"):
@@ -113,8 +113,12 @@ def predict(cfg: DictConfig) -> ExitCode:
     set_threads(cfg.threads)
     output = Path(cfg.output) if cfg.output is not None else Path(HydraConfig.get().runtime.output_dir)
     _check_writable(output)
+    if cfg.on_not_aligned not in ("reject", "score"):
+        raise InputError(f"on_not_aligned must be reject or score, got {cfg.on_not_aligned}")
+    detector = Detector.load(Path(str(cfg.bundle)))
+    detector.on_not_aligned = cfg.on_not_aligned
     counts = inspect(
-        Detector.load(Path(str(cfg.bundle))),
+        detector,
         Path(str(cfg.source)),
         output,
         pictures=cfg.overlays,
@@ -196,6 +200,8 @@ def set_threads(threads: int | None) -> int:
     """One setting for torch, FAISS and OpenCV, which share the processors; returns it."""
     if threads is None:
         threads = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+    if threads < 1:
+        raise InputError(f"threads must be at least 1, got {threads}")
     torch.set_num_threads(threads)
     faiss.omp_set_num_threads(threads)
     cv2.setNumThreads(threads)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from anomalib_lite.types import InputError
 
@@ -54,11 +54,9 @@ class StageStore:
 
     Args:
         root: where stages live; created when the first one is made.
-        enabled: False makes every stage anew, in a place of its own that nobody else reads.
     """
 
     root: Path
-    enabled: bool = True
 
     def get(self, name: str, made_from: dict[str, Any], make: Callable[[Path], None]) -> Path:
         """The folder of stage `name` made from `made_from`; calls `make(folder)` where it does not exist yet.
@@ -67,13 +65,19 @@ class StageStore:
             InputError: where the stage cannot be written (full disk, read-only folder).
         """
         folder = self.root / name / digest(made_from)
-        if self.enabled and (folder / DONE).is_file():
+        if (folder / DONE).is_file():
             log.info("reused stage %s from %s", name, folder)
             return folder
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder.with_suffix(".lock")):
-                if self.enabled and (folder / DONE).is_file():  # another process made it while we waited
+            lock = FileLock(folder.with_suffix(".lock"))
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                log.info("waiting for another process that makes stage %s", name)
+                lock.acquire()
+            with lock:
+                if (folder / DONE).is_file():  # another process made it while we waited
                     log.info("reused stage %s from %s", name, folder)
                     return folder
                 self._make(folder, made_from, make)
@@ -90,7 +94,7 @@ class StageStore:
         try:
             make(unfinished)
             (unfinished / DONE).write_text(json.dumps(made_from, indent=1, sort_keys=True, default=str))
-            if folder.exists():  # only with enabled=False, or a folder without its DONE
+            if folder.exists():  # without its DONE: not a whole one
                 shutil.rmtree(folder)
             os.replace(unfinished, folder)
         except BaseException:

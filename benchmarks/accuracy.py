@@ -57,9 +57,9 @@ PAPER: dict[str, dict[str, tuple[float, float]]] = {
 ROWS = {
     "CPCAE + deep features": ["model=cpcae"],
     "AE (L2)": ["model=ae_l2"],
-    "deep feature": ["model=deep_feature", "data.size=512"],  # the photograph, not enlarged
-    "nearest neighbour": ["model=nearest_neighbour"],
-    "variation": ["model=variation"],
+    "deep feature": ["model=deep_feature", "data.size=512"],  # of photographs, not enlarged
+    "nearest neighbour": ["model=nearest_neighbour", "data.size=512"],
+    "variation": ["model=variation", "data.size=512"],
     "ablation: no condition": ["model=cpcae", "model.condition=none"],
     "ablation: one-hot condition": ["model=cpcae", "model.condition=one_hot"],
     "ablation: no registration": ["model=cpcae", "data.registration=none"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import os
@@ -153,6 +154,15 @@ def finished(part: Path, train: Callable[..., Ended], tmp_path_factory: pytest.T
     ended = train(part, tmp_path_factory.mktemp("finished"), "report=true")
     assert ended.code == 0, ended.err
     return ended
+
+
+@pytest.fixture(scope="session")
+def accepted(finished: Ended) -> list[Path]:
+    """The good test pictures that the finished run calls good: of four, the rule may reject one or two."""
+    rows = csv.DictReader((finished.folder / "scores.csv").open())
+    good = [Path(row["path"]) for row in rows if (row["label"], row["pred_label"]) == ("0", "0")]
+    assert len(good) >= 2
+    return good
 
 
 @pytest.fixture

@@ -25,13 +25,6 @@ def test_made_once_and_again_for_another_key(tmp_path):
     assert calls == ["a", "c"]
 
 
-def test_disabled_makes_it_anew(tmp_path):
-    calls = []
-    for text in "ab":
-        folder = StageStore(tmp_path, enabled=False).get("maps", {}, writer(text, calls))
-    assert (folder / "result").read_text() == "b"
-
-
 def test_failed_stage_leaves_nothing(tmp_path):
     def fail(folder):
         (folder / "half").write_text("x")

@@ -89,6 +89,11 @@ class InspectionData(LightningDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
+        _check_choice("data.on_bad_image", on_bad_image, ("error", "skip"))
+        _check_choice("data.on_not_aligned", on_not_aligned, ("error", "exclude"))
+        _check_least("model.batch_size", batch_size, 1)
+        _check_least("model.steps_per_epoch", steps_per_epoch, 1)
+        _check_least("seed", seed, 0)
         self.source, self.preparation, self.roles = source, preparation, roles
         self.calibration_minimum, self.grid, self.long_side = calibration_minimum, grid, downsize
         self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch
@@ -255,3 +260,13 @@ class InspectionData(LightningDataModule):
 
 def _as_is(batch: Any) -> Any:
     return batch  # __getitems__ has gathered it already
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(f"{name} must be one of {', '.join(choices)}, got {value}")
+
+
+def _check_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise InputError(f"{name} must be at least {least}, got {value}")

@@ -9,7 +9,7 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Literal
 
-from anomalib_lite.data.images import IMAGE_SUFFIXES, image_size, list_images
+from anomalib_lite.data.images import IMAGE_SUFFIXES, image_size, list_images, read_mask
 from anomalib_lite.types import GOOD, InputError, Sample
 
 DEFECTIVE = "defective"  # the type of defective parts that lie in no subfolder
@@ -209,7 +209,7 @@ def _defective(images: Mapping[str, Path], masks: Mapping[str, Path]) -> list[Sa
         mask_of = _pair(paths, masks[defect]) if defect in masks else {}
         samples += [Sample(path, "test", defect or DEFECTIVE, mask_of.get(path)) for path in paths]
     for sample in samples:
-        _check_mask_size(sample)
+        _check_mask(sample)
     return samples
 
 
@@ -237,16 +237,12 @@ def _pair(images: list[Path], mask_folder: Path) -> dict[Path, Path]:
     return mask_of
 
 
-def _check_mask_size(sample: Sample) -> None:
+def _check_mask(sample: Sample) -> None:
+    """Read the mask once: a damaged one, or one of another size, should not be found after hours of training."""
     if sample.mask_path is None:
         return
     try:
-        height, width = image_size(sample.path)
+        size = image_size(sample.path)
     except InputError:
         return  # whoever reads the picture reports it, or skips it if the user said so
-    mask_height, mask_width = image_size(sample.mask_path)
-    if (mask_height, mask_width) != (height, width):
-        raise InputError(
-            f"{sample.mask_path}: expected a mask of its image's size, {height} x {width} like "
-            f"{sample.path}, found {mask_height} x {mask_width}"
-        )
+    read_mask(sample.mask_path, size)

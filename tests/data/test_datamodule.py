@@ -17,31 +17,6 @@ from anomalib_lite.stages import StageStore
 from anomalib_lite.types import InputError
 
 
-def draw_set(root, *, train=20, seed=0):
-    """A bright disc on a dark bench; the defective ones have a hole."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:48, :64]
-    disc = ((y - 24) ** 2 + (x - 32) ** 2 < 300) * 120
-
-    def save(path, hole=False):
-        picture = np.repeat((disc + 60 + rng.integers(0, 8, disc.shape))[..., None], 3, 2)
-        if hole:
-            picture[20:26, 28:36] = 20
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_png(path, picture.astype(np.uint8))
-
-    (root / "ground_truth" / "hole").mkdir(parents=True)
-    for i in range(train):
-        save(root / "train" / "good" / f"{i:03}.png")
-    for i in range(4):
-        save(root / "test" / "good" / f"{i:03}.png")
-        save(root / "test" / "hole" / f"{i:03}.png", hole=True)
-        mask = np.zeros((48, 64), np.uint8)
-        mask[20:26, 28:36] = 255
-        write_png(root / "ground_truth" / "hole" / f"{i:03}_mask.png", mask)
-    return root
-
-
 def make_data(root, store, **changes) -> InspectionData:
     settings = {
         "source": MVTecSource(root=str(root), category=None),
@@ -63,7 +38,7 @@ def make_data(root, store, **changes) -> InspectionData:
 
 
 @pytest.fixture
-def root(tmp_path):
+def root(draw_set, tmp_path):
     return draw_set(tmp_path / "part")
 
 
@@ -136,7 +111,7 @@ def test_patch_larger_than_the_picture(root, tmp_path):
         make_data(root, StageStore(tmp_path / "stages"), grid=PatchGrid(size=64, stride=32))
 
 
-def test_too_few_normals(tmp_path):
+def test_too_few_normals(draw_set, tmp_path):
     root = draw_set(tmp_path / "part", train=1)
     with pytest.raises(InputError, match="found 1 normal picture"):
         make_data(root, StageStore(tmp_path / "stages"))

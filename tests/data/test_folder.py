@@ -133,10 +133,7 @@ def test_ambiguous_pairs_are_refused(bottle: Path) -> None:
 
 def test_a_mask_of_another_size_is_refused_with_both_sizes(bottle: Path) -> None:
     mask = draw(bottle / "ground_truth/scratch/000_mask.png", (4, 7))
-    image = bottle / "test/scratch/000.png"
-    assert mvtec_error(bottle, None) == (
-        f"{mask}: expected a mask of its image's size, 4 x 6 like {image}, found 4 x 7"
-    )
+    assert mvtec_error(bottle, None) == f"{mask}: expected a mask of its image's size, 4 x 6, found 4 x 7"
 
 
 def test_an_unreadable_picture_is_left_to_its_reader(bottle: Path) -> None:
