@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from anomalib_lite import __version__
+from anomalib_lite.stages import file_digest
 from anomalib_lite.types import InputError
 
 FORMAT = 1
@@ -201,7 +203,9 @@ def _write_folder(folder: Path, files: dict[str, bytes]) -> None:
         for name, data in files.items():
             _write_file(fresh / name, data)
         _sync_folder(fresh)
-        _read_folder(fresh)
+        for name, data in files.items():
+            if file_digest(fresh / name) != _sha256(data):
+                raise OSError(errno.EIO, f"{name} did not reach the disk as written")
         _swap(fresh, folder, earlier)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

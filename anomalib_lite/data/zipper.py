@@ -199,7 +199,7 @@ def _render_into(folder: Path, description: dict[str, Any]) -> None:
     try:
         pictures = list_pictures(description["set"])
         for split, defect, index in tqdm(
-            pictures, desc=f"rendering zipper set {description['set']}", unit="picture"
+            pictures, desc=f"rendering zipper set {description['set']}", unit="picture", disable=None
         ):
             image, mask = render_picture(
                 set_number=description["set"],

@@ -141,11 +141,14 @@ class Reconstruction(LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimiser under a short warm-up and a cosine decay over all training steps."""
         optimizer = self.optimizer(self.parameters(), lr=self.learning_rate)
+        steps = int(self.trainer.estimated_stepping_batches)
+        if steps < 3:
+            return optimizer  # nothing to warm up and decay over
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
             max_lr=self.learning_rate,
-            total_steps=int(self.trainer.estimated_stepping_batches),
-            pct_start=0.05,
+            total_steps=steps,
+            pct_start=max(0.05, 2 / steps),  # a warm-up of no whole step would divide by zero
             cycle_momentum=False,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

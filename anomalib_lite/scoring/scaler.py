@@ -52,8 +52,12 @@ class Scaler:
         if self.mode == "none":
             return np.zeros(features, dtype=np.float32), np.ones(features, dtype=np.float32)
         mean = embeddings.mean(axis=0, dtype=np.float64)
-        # float64: in float32 a constant feature of 1000 gets a deviation from rounding alone
-        deviation = embeddings.std(axis=0, dtype=np.float64)
+        # float64: in float32 a constant feature of 1000 gets a deviation from rounding alone; row by row, since
+        # numpy's own would copy all embeddings twice
+        squares = np.zeros(features)
+        for row in embeddings:
+            squares += (row - mean) ** 2
+        deviation = np.sqrt(squares / len(embeddings))
         scale = np.maximum(deviation, self.floor * deviation.mean()).astype(np.float32)
         scale[scale == 0] = 1
         return mean.astype(np.float32), scale
