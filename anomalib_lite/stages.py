@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from anomalib_lite.types import InputError
 
@@ -70,13 +70,7 @@ class StageStore:
             return folder
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder.with_suffix(".lock"))
-            try:
-                lock.acquire(blocking=False)
-            except Timeout:
-                log.info("waiting for another process that makes stage %s", name)
-                lock.acquire()
-            with lock:
+            with _locked(folder.with_suffix(".lock"), name):
                 if (folder / DONE).is_file():  # another process made it while we waited
                     log.info("reused stage %s from %s", name, folder)
                     return folder
@@ -100,3 +94,13 @@ class StageStore:
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
+
+
+def _locked(path: Path, name: str) -> AcquireReturnProxy:
+    """The stage's lock, and a line in the log if somebody else holds it."""
+    lock = FileLock(path)
+    try:
+        return lock.acquire(blocking=False)
+    except Timeout:
+        log.info("waiting for another process that makes stage %s", name)
+        return lock.acquire()

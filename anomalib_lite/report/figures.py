@@ -41,6 +41,10 @@ READINGS = {
         "Precision and recall of pixels",
         "Area under the curve over all pixels; stricter than the line above where defects are small.",
     ),
+    "pixel_AP": (
+        "Average precision of pixels",
+        "Nearly the line above, summed in steps as papers report it.",
+    ),
     "pixel_F1Score": (
         "F1 score of pixels",
         "Agreement of the predicted masks with the drawn ones, at the pixel cut.",
