@@ -31,6 +31,10 @@ TRAINING_CODE = (
     "models/reconstruction.py",
     "data/datamodule.py",
     "data/patches.py",
+    "data/pictures.py",
+    "data/resize.py",
+    "callbacks.py",
+    "training.py",
 )
 
 
