@@ -56,11 +56,11 @@ class Evaluation:
         self.pixels = PixelMetrics(tau=detector.tau_)
         self.has_masks = False
 
-    def add(self, batch: Batch, scored: Scored | None) -> None:
-        """One test picture and what the chain computed for it; None: it is not to be scored."""
+    def add(self, batch: Batch, scored: Scored) -> None:
+        """One test picture and what the chain computed for it."""
         sample, alignment = batch.sample[0], batch.alignment[0]
         self.samples.append(sample)
-        if scored is None or (not alignment.accepted and self.detector.on_not_aligned == "reject"):
+        if not alignment.accepted and self.detector.on_not_aligned == "reject":
             self.predictions.append(not_aligned(sample.path, alignment))
             return
         prediction = self.detector.judge(scored, sample.path, alignment)

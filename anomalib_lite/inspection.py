@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 from pathlib import Path
 from typing import Literal
 
@@ -16,8 +15,6 @@ from anomalib_lite.data.images import list_images, read_image, write_png
 from anomalib_lite.detector import Detector
 from anomalib_lite.evaluation import score_row
 from anomalib_lite.types import Alignment, InputError, Prediction
-
-log = logging.getLogger(__name__)
 
 
 def inspect(
