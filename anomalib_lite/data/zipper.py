@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import time
-import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import cv2
 import numpy as np
-from filelock import FileLock
 from tqdm import tqdm
 
+from anomalib_lite.data.rendering import (
+    RENDERED_NOTE,
+    check_size_and_seed,
+    defect_strength,
+    render_folder,
+    write_png,
+)
 from anomalib_lite.data.zipper_defects import ADD_DEFECT
 from anomalib_lite.data.zipper_light import bench_picture, photograph, shade
 from anomalib_lite.data.zipper_parts import FAMILIES, geometry
@@ -22,10 +24,8 @@ from anomalib_lite.data.zipper_surface import machined_surface
 from anomalib_lite.types import GOOD, InputError
 
 RENDERER_VERSION = 1  # part of the folder's name: a change of what is drawn needs a new number
-RENDERED_NOTE = "These pictures are rendered, not photographed"
 DEFECTS = tuple(ADD_DEFECT)
 MINIMUM_SIZE = (96, 72)
-STALE_SECONDS = 3600.0  # what a killed run left is removed after this time
 Split = Literal["train", "test"]
 
 
@@ -63,21 +63,11 @@ def render_zipper(
     """
     _check(set_number, size, seed)
     folder = root / f"set{set_number}_{size[0]}x{size[1]}_seed{seed}_v{RENDERER_VERSION}"
-    description = _describe(set_number, size, seed)
-    if _is_whole(folder, description):
-        return folder
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f".{folder.name}.lock"):
-            if not _is_whole(folder, description):
-                _remove_stale(folder)
-                _render_into(folder, description)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(
-            f"{folder}: expected to write the rendered pictures there, found: {reason}"
-        ) from error
-    return folder
+
+    def write_into(unfinished: Path) -> None:
+        _write_set(unfinished, set_number, size, seed)
+
+    return render_folder(folder, description=_describe(set_number, size, seed), write_into=write_into)
 
 
 def render_picture(
@@ -135,15 +125,6 @@ def render_posed(
     return image, mask, pose
 
 
-def defect_strength(index: int) -> float:
-    """How plain the defect of a type's `index`-th picture is: 0 barely visible .. 1 plain, evenly spread.
-
-    >>> [round(defect_strength(index), 2) for index in range(4)]
-    [0.5, 0.12, 0.74, 0.35]
-    """
-    return (0.5 + index * 0.6180339887498949) % 1.0
-
-
 def _pose(
     rng: np.random.Generator, rotation: float, shift: float, size: tuple[int, int]
 ) -> tuple[float, np.ndarray]:
@@ -158,11 +139,7 @@ def _pose(
 def _check(set_number: int, size: tuple[int, int], seed: int) -> None:
     if set_number not in FAMILIES:
         raise InputError(f"set must be one of {min(FAMILIES)}..{max(FAMILIES)}, got {set_number}")
-    if size[0] < MINIMUM_SIZE[0] or size[1] < MINIMUM_SIZE[1]:
-        least = "x".join(map(str, MINIMUM_SIZE))
-        raise InputError(f"size must be at least {least} pixels (width x height), got {size[0]}x{size[1]}")
-    if seed < 0:
-        raise InputError(f"seed must be at least 0, got {seed}")
+    check_size_and_seed(size, minimum=MINIMUM_SIZE, seed=seed)
 
 
 def _describe(set_number: int, size: tuple[int, int], seed: int) -> dict[str, Any]:
@@ -177,48 +154,16 @@ def _describe(set_number: int, size: tuple[int, int], seed: int) -> dict[str, An
     }
 
 
-def _is_whole(folder: Path, description: dict[str, Any]) -> bool:
-    """True for a finished set, False where there is none; another thing of that name raises InputError."""
-    if not folder.exists():
-        return False
-    record = folder / "rendered.json"
-    try:
-        found = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{record}: expected the record of a rendered set, found {error}; remove {folder}"
-        ) from error
-    if found != description:
-        raise InputError(f"{record}: expected {description}, found {found}; remove {folder}")
-    return True
-
-
-def _render_into(folder: Path, description: dict[str, Any]) -> None:
-    """Render beside the folder, then rename: what bears the folder's name is whole."""
-    unfinished = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.part"
-    try:
-        pictures = list_pictures(description["set"])
-        for split, defect, index in tqdm(
-            pictures, desc=f"rendering zipper set {description['set']}", unit="picture", disable=None
-        ):
-            image, mask = render_picture(
-                set_number=description["set"],
-                size=tuple(description["size"]),
-                seed=description["seed"],
-                split=split,
-                defect=defect,
-                index=index,
-            )
-            _write_png(unfinished / split / defect / f"{index:03d}.png", image[..., ::-1])
-            if defect != GOOD:
-                _write_png(
-                    unfinished / "ground_truth" / defect / f"{index:03d}_mask.png",
-                    mask.astype(np.uint8) * 255,
-                )
-        (unfinished / "rendered.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-        unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+def _write_set(folder: Path, set_number: int, size: tuple[int, int], seed: int) -> None:
+    for split, defect, index in tqdm(
+        list_pictures(set_number), desc=f"rendering zipper set {set_number}", unit="picture", disable=None
+    ):
+        image, mask = render_picture(
+            set_number=set_number, size=size, seed=seed, split=split, defect=defect, index=index
+        )
+        write_png(folder / split / defect / f"{index:03d}.png", image)
+        if defect != GOOD:
+            write_png(folder / "ground_truth" / defect / f"{index:03d}_mask.png", mask.astype(np.uint8) * 255)
 
 
 def list_pictures(set_number: int) -> list[tuple[Split, str, int]]:
@@ -233,16 +178,3 @@ def list_pictures(set_number: int) -> list[tuple[Split, str, int]]:
     for number in range(counts.test_defective):
         pictures.append(("test", DEFECTS[number % len(DEFECTS)], number // len(DEFECTS)))
     return pictures
-
-
-def _write_png(path: Path, image: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _, encoded = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    path.write_bytes(encoded.tobytes())  # not cv2.imwrite, which keeps a full disk to itself
-
-
-def _remove_stale(folder: Path) -> None:
-    """Remove what killed runs left; only under the lock, and not what may belong to another host's run."""
-    for leftover in folder.parent.glob(f".{folder.name}.*.part"):
-        if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
-            shutil.rmtree(leftover, ignore_errors=True)

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anomalib_lite.data import zipper
+from anomalib_lite.data.rendering import STALE_SECONDS
 from anomalib_lite.data.zipper import (
     COUNTS,
     DEFECTS,
@@ -239,7 +240,7 @@ def test_interrupted_run_leaves_no_set(tmp_path: Path, monkeypatch: pytest.Monke
         if path.name == "003.png":
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(zipper, "_write_png", interrupt)
+    monkeypatch.setattr(zipper, "write_png", interrupt)
     with pytest.raises(KeyboardInterrupt):
         render_zipper(tmp_path, set_number=6, size=(96, 72))
     assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
@@ -249,7 +250,7 @@ def test_only_old_leftovers_of_killed_runs_are_removed(tmp_path: Path) -> None:
     old, young = (tmp_path / f".set6_96x72_seed0_v1.{name}.part" for name in ("old", "young"))
     for leftover in (old, young):
         (leftover / "train").mkdir(parents=True)
-    long_ago = time.time() - 2 * zipper.STALE_SECONDS
+    long_ago = time.time() - 2 * STALE_SECONDS
     os.utime(old, (long_ago, long_ago))
     folder = render_zipper(tmp_path, set_number=6, size=(96, 72))
     assert not old.exists()
