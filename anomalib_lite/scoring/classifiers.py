@@ -9,9 +9,14 @@ from typing import Any, Protocol, Self
 import faiss
 import numpy as np
 
+from anomalib_lite.scoring.one_class import LOF, OneClassSVM
+from anomalib_lite.scoring.rows import check_leaving_one_out, query_rows, training_rows
+from anomalib_lite.scoring.subspace import Mahalanobis, PCAResidual
 from anomalib_lite.types import InputError
 
 log = logging.getLogger(__name__)
+
+DISTANCES = ("mean", "kth")
 
 
 class OneClassClassifier(Protocol):
@@ -39,52 +44,71 @@ class OneClassClassifier(Protocol):
 
 @dataclass(kw_only=True)
 class KNN:
-    """Mean Euclidean distance to the `k` nearest good parts, searched exactly with FAISS.
+    """Euclidean distance to the `k` nearest good parts, searched exactly with FAISS.
 
     With fewer than `k` of them all are used (and a warning says so). FAISS takes its number of OpenMP threads
     from torch once that is imported: `torch.set_num_threads` and `OMP_NUM_THREADS` bound both.
 
-    >>> knn = KNN(k=2).fit(np.array([[0, 0], [3, 4], [6, 8]], dtype=np.float32))
+    Args:
+        k: number of neighbours.
+        distance: `mean` of the k distances (Angiulli & Pizzuti 2002), or `kth`, the largest (Ramaswamy et al. 2000).
+        weighted: the mean weighs neighbour i with w_i = 1 / d_i (Dudani 1976; scikit-learn's weights="distance"), so
+            that near ones count for more: sum(w_i d_i) / sum(w_i) = k / sum(1 / d_i), the harmonic mean. Where a
+            distance is 0 the score is its limit, 0.
+
+    >>> rows = np.array([[0, 0], [3, 4], [6, 8]], dtype=np.float32)
+    >>> knn = KNN(k=2).fit(rows)
     >>> knn.score(np.zeros((1, 2), dtype=np.float32)), knn.score_train()
     (array([2.5]), array([7.5, 5. , 7.5]))
+    >>> KNN(k=2, distance="kth").fit(rows).score_train(), KNN(k=2, weighted=True).fit(rows).score_train().round(2)
+    (array([10.,  5., 10.]), array([6.67, 5.  , 6.67]))
     """
 
     k: int
+    distance: str = "mean"
+    weighted: bool = False
 
     def __post_init__(self) -> None:
         if self.k < 1:
             raise InputError(f"classifier.k must be at least 1, got {self.k}")
+        if self.distance not in DISTANCES:
+            raise InputError(
+                f"classifier.distance must be one of {', '.join(DISTANCES)}, got {self.distance}"
+            )
+        if not isinstance(self.weighted, bool):
+            raise InputError(f"classifier.weighted must be true or false, got {self.weighted!r}")
+        if self.weighted and self.distance != "mean":
+            raise InputError(f"classifier.weighted=true needs classifier.distance=mean, got {self.distance}")
 
     def fit(self, embeddings: np.ndarray) -> Self:
         """Keep the embeddings (N, D) float32; raises InputError if there are none or one is not finite."""
-        embeddings = _rows(embeddings)
-        if len(embeddings) == 0:
-            raise InputError("k-NN needs at least 1 training embedding, got 0")
+        embeddings = training_rows(embeddings, method="k-NN", minimum=1)
         if len(embeddings) < self.k:
             log.warning("classifier.k=%d, but %d training embeddings: using all", self.k, len(embeddings))
         self.embeddings_: np.ndarray = embeddings
         return self
 
     def score(self, embeddings: np.ndarray) -> np.ndarray:
-        """Mean distance (B,) of embeddings (B, D) to their nearest training rows."""
+        """Raw scores (B,) of embeddings (B, D): the distance to their nearest training rows."""
         k = min(self.k, len(self.embeddings_))
-        rows = self._queries(embeddings)
-        return np.array([self._distances(row, self._nearest(row, k)).mean() for row in rows])
+        rows = query_rows(embeddings, features=self.embeddings_.shape[1])
+        return np.array(
+            [self._reduce(self._distances(row, self._nearest(row, k))) for row in rows], np.float64
+        )
 
     def score_train(self) -> np.ndarray:
-        """Mean distance (N,) of every training row to its nearest others; a duplicate is an other.
+        """Raw scores (N,): the distance of every training row to its nearest others; a duplicate is an other.
 
         Raises InputError if there is one row only.
         """
         count = len(self.embeddings_)
-        if count < 2:
-            raise InputError(f"leaving one out needs at least 2 training embeddings, got {count}")
+        check_leaving_one_out(count, minimum=2)
         k = min(self.k, count - 1)
         scores = np.empty(count)
         for i, row in enumerate(self.embeddings_):
             nearest = self._nearest(row, k + 1)
             # among many duplicates the row itself may not be one of them: cut to k in any case
-            scores[i] = self._distances(row, nearest[nearest != i][:k]).mean()
+            scores[i] = self._reduce(self._distances(row, nearest[nearest != i][:k]))
         return scores
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -94,17 +118,12 @@ class KNN:
     @classmethod
     def from_state(cls, arrays: dict[str, np.ndarray], settings: dict[str, Any]) -> Self:
         """Rebuild from `state()`; raises InputError for anything else."""
+        # bundles from before there was a choice hold the plain mean
+        choices = {"distance": settings.get("distance", "mean"), "weighted": settings.get("weighted", False)}
         try:
-            return cls(k=int(settings["k"])).fit(arrays["embeddings"])
+            return cls(k=int(settings["k"]), **choices).fit(arrays["embeddings"])
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"not the state of a k-NN classifier: {error}") from error
-
-    def _queries(self, embeddings: np.ndarray) -> np.ndarray:
-        embeddings = _rows(embeddings)
-        found, expected = embeddings.shape[1], self.embeddings_.shape[1]
-        if found != expected:
-            raise InputError(f"expected embeddings of {expected} features, got {found}")
-        return embeddings
 
     def _nearest(self, row: np.ndarray, k: int) -> np.ndarray:
         # one row at a time: for a batch FAISS may compute |x|^2 + |y|^2 - 2xy, which gives other bits than
@@ -116,8 +135,21 @@ class KNN:
         difference = self.embeddings_[neighbours].astype(np.float64) - row
         return np.sqrt(np.square(difference).sum(axis=1))
 
+    def _reduce(self, distances: np.ndarray) -> float:
+        if self.distance == "kth":
+            return distances.max()
+        if not self.weighted:
+            return distances.mean()
+        return len(distances) / (1 / distances).sum() if distances.all() else 0.0
 
-CLASSIFIERS: dict[str, type[OneClassClassifier]] = {"knn": KNN}
+
+CLASSIFIERS: dict[str, type[OneClassClassifier]] = {
+    "knn": KNN,
+    "one_class_svm": OneClassSVM,
+    "mahalanobis": Mahalanobis,
+    "pca_residual": PCAResidual,
+    "lof": LOF,
+}
 
 
 def classifier_from_state(arrays: dict[str, np.ndarray], settings: dict[str, Any]) -> OneClassClassifier:
@@ -131,12 +163,3 @@ def classifier_from_state(arrays: dict[str, np.ndarray], settings: dict[str, Any
     if name not in CLASSIFIERS:
         raise InputError(f"unknown classifier {name!r} (known: {' '.join(CLASSIFIERS)})")
     return CLASSIFIERS[name].from_state(arrays, settings)
-
-
-def _rows(embeddings: np.ndarray) -> np.ndarray:
-    embeddings = np.ascontiguousarray(embeddings, dtype=np.float32)
-    if embeddings.ndim != 2:
-        raise InputError(f"expected embeddings of shape (n, features), got {embeddings.shape}")
-    if not np.isfinite(embeddings).all():
-        raise InputError("expected finite embeddings, got NaN or infinity")
-    return embeddings
