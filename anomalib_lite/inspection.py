@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -14,7 +15,19 @@ from tqdm import tqdm
 from anomalib_lite.data.images import list_images, read_image, write_png
 from anomalib_lite.detector import Detector
 from anomalib_lite.evaluation import score_row
+from anomalib_lite.scoring.defects import find_defects
 from anomalib_lite.types import Alignment, InputError, Prediction
+
+OUTLINE = (255, 0, 255)  # magenta: neither in the colour map nor usual in a photograph
+OUTLINE_SHARE = 600  # the long side of a photograph, in widths of the outline
+
+
+class Localised(NamedTuple):
+    """An anomaly map in the photograph's own pixels."""
+
+    anomaly_map: np.ndarray  # (H0, W0) float32; regions below the minimum area are lowered below the cut
+    mask: np.ndarray  # (H0, W0) bool, above the cut
+    cut: float  # above 0, for drawing
 
 
 def inspect(
@@ -28,7 +41,10 @@ def inspect(
     """Judge a photograph or every photograph of a folder, and write each verdict before the next part is read.
 
     Writes `scores.csv` and `scores.jsonl` (a row a photograph), and, where `pictures` is set, `overlays/` and
-    `masks/` (PNG in the photograph's own pixels).
+    `masks/` (PNG in the photograph's own pixels). `defects` is the list of regions above the pixel cut, as `Defect`
+    states them, in the photograph's own pixels; in `scores.csv` only their number. The image cut and the pixel cut
+    are two rules: a part judged good may have such regions, and a defective one none. The list is empty as well
+    where nothing could be looked for: a rejected part, a method that does not localise, no pixel cut.
 
     Returns:
         How many parts were `good`, `defective`, `rejected` (not judged: not aligned, or not readable) or, by a
@@ -51,17 +67,19 @@ def inspect(
             writer: csv.DictWriter[str] | None = None
             for number, path in enumerate(tqdm(paths, desc="inspecting", unit="part", disable=None)):
                 prediction, photograph = _judge(detector, path, on_bad_image)
+                localised = None if photograph is None else _localise(detector, prediction, photograph)
+                defects = [] if localised is None else _defects(detector, localised)
                 row = score_row(prediction)
                 if writer is None:
-                    writer = csv.DictWriter(table, fieldnames=list(row))
+                    writer = csv.DictWriter(table, fieldnames=[*row, "defects"])
                     writer.writeheader()
-                writer.writerow(row)
-                lines.write(json.dumps(row) + "\n")
+                writer.writerow(row | {"defects": len(defects)})
+                lines.write(json.dumps(row | {"defects": defects}) + "\n")
                 table.flush()
                 lines.flush()
                 counts[_verdict(prediction)] += 1
-                if pictures and photograph is not None and prediction.anomaly_map is not None:
-                    _write_pictures(detector, prediction, photograph, output, f"{number:05d}_{path.stem}")
+                if pictures and photograph is not None and localised is not None:
+                    _write_pictures(localised, photograph, output, f"{number:05d}_{path.stem}")
     except OSError as error:
         raise InputError(f"{output}: cannot write the results: {error.strerror or error}") from None
     return counts
@@ -84,16 +102,27 @@ def _verdict(prediction: Prediction) -> str:
     return {0: "good", 1: "defective", None: "unjudged"}[prediction.pred_label]
 
 
-def _write_pictures(
-    detector: Detector, prediction: Prediction, photograph: np.ndarray, output: Path, name: str
-) -> None:
-    assert prediction.anomaly_map is not None
+def _localise(detector: Detector, prediction: Prediction, photograph: np.ndarray) -> Localised | None:
+    """The map and its mask in the photograph's pixels; None where the detector gives no map."""
+    if prediction.anomaly_map is None:
+        return None
     size = (photograph.shape[0], photograph.shape[1])
-    anomaly_map = detector.preparation.to_photograph(prediction.anomaly_map, prediction.alignment, size)
-    cut = detector.tau_ or float(anomaly_map.max()) or 1.0
-    mask = anomaly_map > cut
-    write_png(output / "masks" / f"{name}.png", mask.astype(np.uint8) * 255)
-    write_png(output / "overlays" / f"{name}.png", overlay(photograph, anomaly_map, cut))
+    carried, mask = detector.carry(prediction, size)
+    if mask is None or detector.tau_ is None:
+        return Localised(carried, np.zeros(size, bool), float(carried.max()) or 1.0)
+    return Localised(carried, mask, max(detector.tau_, float(np.finfo(np.float32).tiny)))
+
+
+def _defects(detector: Detector, localised: Localised) -> list[dict[str, Any]]:
+    scale = detector.postprocess.mm_per_pixel
+    found = find_defects(localised.anomaly_map, localised.mask, mm_per_pixel=scale)
+    return [asdict(defect) for defect in found]
+
+
+def _write_pictures(localised: Localised, photograph: np.ndarray, output: Path, name: str) -> None:
+    write_png(output / "masks" / f"{name}.png", localised.mask.astype(np.uint8) * 255)
+    coloured = overlay(photograph, localised.anomaly_map, localised.cut)
+    write_png(output / "overlays" / f"{name}.png", outlined(coloured, localised.mask))
 
 
 def overlay(photograph: np.ndarray, anomaly_map: np.ndarray, cut: float) -> np.ndarray:
@@ -106,3 +135,17 @@ def overlay(photograph: np.ndarray, anomaly_map: np.ndarray, cut: float) -> np.n
     coloured = cv2.applyColorMap((level * 255).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
     weight = (0.6 * level)[..., None]  # good regions stay as photographed
     return (photograph * 255 * (1 - weight) + coloured * weight).round().astype(np.uint8)
+
+
+def outlined(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """A copy of a picture (H, W, 3) uint8 with a line around each region of a mask (H, W), just outside of it.
+
+    >>> outlined(np.zeros((3, 5, 3), np.uint8), np.eye(3, 5, 1, dtype=bool))[0].tolist()
+    [[255, 0, 255], [0, 0, 0], [255, 0, 255], [255, 0, 255], [0, 0, 0]]
+    """
+    width = max(1, round(max(mask.shape) / OUTLINE_SHARE))
+    square = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
+    ring = cv2.dilate(mask.astype(np.uint8), square).astype(bool) & ~mask
+    drawn = picture.copy()
+    drawn[ring] = OUTLINE
+    return drawn

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from anomalib_lite.types import InputError
 
-STRIP_BYTES = 64 * 2**20  # of windows that the median holds at once
+STRIP_BYTES = 2**19  # of windows that the median holds at once: they stay in the processor's cache
 
 
 def absolute_error(image: Tensor, reconstruction: Tensor) -> Tensor:
@@ -46,8 +46,45 @@ def channel_mean(error: Tensor) -> Tensor:
     return error.mean(dim=1, keepdim=True)
 
 
+def relative_to_usual(anomaly_map: Tensor, *, usual: Tensor | None) -> Tensor:
+    """The map (B, 1, H, W) in units of what is usual at a place plus its mean over the picture; None: as it is.
+
+    `usual` (1, 1, H, W) is the mean map of normals; its mean keeps a place that is always right from counting
+    without bound.
+
+    >>> relative_to_usual(torch.full((1, 1, 2, 2), 0.4), usual=torch.full((1, 1, 2, 2), 0.1)).max()
+    tensor(2.)
+    """
+    return anomaly_map if usual is None else anomaly_map / (usual + usual.mean()).clamp_min(1e-6)
+
+
+def remove_predicted(anomaly_map: Tensor, *, predicted_error: Tensor | None, above: float | None) -> Tensor:
+    """0 where the network predicts an error `above` this many intensities: there it errs on good parts too.
+
+    `predicted_error` has the map's shape (B, 1, H, W), in intensities whatever the map's unit. With `above`
+    None the map stays as it is. Raises InputError where a prediction is needed and there is none.
+    Source: the conveyor-belt autoencoder's post-processing (Mandich).
+
+    >>> predicted = torch.tensor([0.1, 0.3]).view(1, 1, 1, 2)
+    >>> remove_predicted(torch.ones(1, 1, 1, 2), predicted_error=predicted, above=0.2)
+    tensor([[[[1., 0.]]]])
+    """
+    if above is None:
+        return anomaly_map
+    if predicted_error is None:
+        raise InputError(
+            "postprocess.predicted_error needs a network that predicts its error (cae), this one does not; "
+            "null turns it off"
+        )
+    if predicted_error.shape != anomaly_map.shape:
+        raise InputError(
+            f"predicted error must have the map's shape {_shape(anomaly_map)}, got {_shape(predicted_error)}"
+        )
+    return anomaly_map.masked_fill(predicted_error > above, 0.0)
+
+
 def median_blur(anomaly_map: Tensor, *, kernel: int) -> Tensor:
-    """Median of the `kernel` x `kernel` pixels (odd) around each one: removes specks, keeps edges.
+    """Median of the `kernel` x `kernel` pixels (odd) around each one: removes specks, keeps edges; 1: as it is.
 
     Computed on the processor, for OpenCV's median takes float maps up to 5 x 5 only.
 
@@ -55,9 +92,10 @@ def median_blur(anomaly_map: Tensor, *, kernel: int) -> Tensor:
     >>> median_blur(speck, kernel=3).max()
     tensor(0.)
     """
-    if kernel < 1 or kernel % 2 == 0:
-        raise InputError(f"median kernel must be odd and positive, got {kernel}")
-    padded = _pad(anomaly_map, kernel // 2, "median kernel").cpu().numpy()
+    _check_kernel(kernel, "postprocess.median")
+    if kernel == 1:
+        return anomaly_map
+    padded = _pad(anomaly_map, kernel // 2, "postprocess.median").cpu().numpy()
     windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), axis=(2, 3))
     result = np.empty(anomaly_map.shape, dtype=padded.dtype)
     batch, channels, height, width = result.shape
@@ -69,22 +107,40 @@ def median_blur(anomaly_map: Tensor, *, kernel: int) -> Tensor:
 
 
 def gaussian_blur(anomaly_map: Tensor, *, sigma: float) -> Tensor:
-    """Gaussian smoothing of every channel; `sigma` in pixels, the kernel ends at 4 sigma.
+    """Gaussian smoothing of every channel; `sigma` in pixels, the kernel ends at 4 sigma; 0: as it is.
 
     >>> gaussian_blur(torch.ones(1, 1, 9, 9), sigma=1.0).sum().round()
     tensor(81.)
     """
-    if not 0 < sigma < float("inf"):
-        raise InputError(f"gaussian sigma must be a positive number of pixels, got {sigma}")
+    if not 0 <= sigma < float("inf"):
+        raise InputError(f"postprocess.gaussian must be 0 or more pixels, got {sigma}")
+    if sigma == 0:
+        return anomaly_map
     radius = int(4 * sigma + 0.5)
     position = torch.arange(-radius, radius + 1, dtype=torch.float64)
     kernel = torch.exp(-0.5 * (position / sigma) ** 2)
     kernel = (kernel / kernel.sum()).to(anomaly_map)
-    padded = _pad(anomaly_map, radius, "gaussian sigma")
+    padded = _pad(anomaly_map, radius, "postprocess.gaussian")
     planes = padded.flatten(0, 1).unsqueeze(1)  # (B*C, 1, H + 2r, W + 2r)
     planes = F.conv2d(planes, kernel.view(1, 1, -1, 1))
     planes = F.conv2d(planes, kernel.view(1, 1, 1, -1))
     return planes.view_as(anomaly_map)
+
+
+def grey_opening(anomaly_map: Tensor, *, kernel: int) -> Tensor:
+    """Removes what is bright but narrower than a square of `kernel` pixels (odd), and keeps the rest; 1: as it is.
+
+    Minimum, then maximum over the square; what lies beyond the border does not count. Never above the map.
+
+    >>> line = torch.zeros(1, 1, 5, 5); line[..., 2, :] = 1
+    >>> grey_opening(line, kernel=3).max()
+    tensor(0.)
+    """
+    _check_kernel(kernel, "postprocess.opening")
+    if kernel == 1:
+        return anomaly_map
+    _check_reach(anomaly_map, kernel // 2, "postprocess.opening")
+    return _square_maximum(-_square_maximum(-anomaly_map, kernel), kernel)
 
 
 def mask_border(anomaly_map: Tensor, *, width: int) -> Tensor:
@@ -95,7 +151,9 @@ def mask_border(anomaly_map: Tensor, *, width: int) -> Tensor:
     """
     shortest = min(anomaly_map.shape[-2:])
     if not 0 <= 2 * width < shortest:
-        raise InputError(f"border must be 0 or more and leave some of the {shortest} pixels, got {width}")
+        raise InputError(
+            f"postprocess.border must be 0 or more and leave some of the {shortest} pixels, got {width}"
+        )
     height, breadth = anomaly_map.shape[-2:]
     masked = torch.zeros_like(anomaly_map)
     inner = (..., slice(width, height - width), slice(width, breadth - width))
@@ -125,12 +183,28 @@ def mean_square(anomaly_map: Tensor) -> Tensor:
 
 def _pad(anomaly_map: Tensor, radius: int, name: str) -> Tensor:
     """Reflect the map at its border: zero padding would darken it."""
+    _check_reach(anomaly_map, radius, name)
+    return F.pad(anomaly_map, (radius,) * 4, mode="reflect")
+
+
+def _square_maximum(anomaly_map: Tensor, kernel: int) -> Tensor:
+    columns = F.max_pool2d(
+        anomaly_map, (kernel, 1), stride=1, padding=(kernel // 2, 0)
+    )  # pads with -infinity
+    return F.max_pool2d(columns, (1, kernel), stride=1, padding=(0, kernel // 2))
+
+
+def _check_kernel(kernel: int, name: str) -> None:
+    if kernel < 1 or kernel % 2 == 0:
+        raise InputError(f"{name} must be odd and positive, got {kernel}")
+
+
+def _check_reach(anomaly_map: Tensor, radius: int, name: str) -> None:
     if anomaly_map.ndim != 4:
         raise InputError(f"expected a map of shape (B, C, H, W), got {_shape(anomaly_map)}")
     height, width = anomaly_map.shape[-2:]
     if radius >= min(height, width):
-        raise InputError(f"{name} reaches {radius} pixels, more than a map of {height} x {width} can reflect")
-    return F.pad(anomaly_map, (radius,) * 4, mode="reflect")
+        raise InputError(f"{name} reaches {radius} pixels, too far for a map of {height} x {width}")
 
 
 def _shape(tensor: Tensor) -> tuple[int, ...]:

@@ -17,9 +17,12 @@ from anomalib_lite.scoring.anomaly_map import (
     channel_maximum,
     channel_mean,
     gaussian_blur,
+    grey_opening,
     mask_border,
     mean_square,
     median_blur,
+    relative_to_usual,
+    remove_predicted,
 )
 from anomalib_lite.types import InputError
 
@@ -57,6 +60,56 @@ def test_median_is_the_same_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @settings(deadline=None, max_examples=25)
+@given(**SIZES, kernel=st.sampled_from([1, 3, 5, 7, 9]))
+def test_opening_equals_scipy(height: int, width: int, kernel: int) -> None:
+    picture = random_map(2, 1, height, width)
+    expected = ndimage.grey_opening(picture.numpy(), size=(1, 1, kernel, kernel))
+    opened = grey_opening(picture, kernel=kernel)
+    assert np.array_equal(opened.numpy(), expected)
+    assert (opened <= picture).all()
+    assert torch.equal(grey_opening(opened, kernel=kernel), opened)
+
+
+def test_opening_removes_what_is_narrower_than_the_square_and_keeps_the_rest() -> None:
+    picture = torch.zeros(1, 1, 20, 20)
+    picture[..., 3, :] = 0.9  # a line one pixel thick
+    picture[..., 8:12, 2:8] = 0.4
+    picture[..., 15:18, 15:17] = 0.8  # two pixels wide
+    picture[..., 17:, 0:3] = 0.6  # in the corner
+    expected = torch.zeros(1, 1, 20, 20)
+    expected[..., 8:12, 2:8] = 0.4
+    expected[..., 17:, 0:3] = 0.6
+    assert torch.equal(grey_opening(picture, kernel=3), expected)
+
+
+def test_relative_to_usual_by_hand() -> None:
+    usual = torch.tensor([0.0, 0.2]).view(1, 1, 1, 2)
+    picture = torch.tensor([[0.1, 0.3], [0.0, 0.6]]).view(2, 1, 1, 2)
+    assert relative_to_usual(picture, usual=usual).flatten().tolist() == pytest.approx([1, 1, 0, 2])
+    assert relative_to_usual(picture, usual=None) is picture
+    assert relative_to_usual(picture, usual=0 * usual).isfinite().all()
+
+
+def test_what_the_network_predicts_is_removed_and_nothing_else() -> None:
+    picture = random_map(2, 1, 6, 7) + 1
+    predicted = torch.zeros(2, 1, 6, 7)
+    predicted[0, 0, 2, 3], predicted[1, 0, 5, 6], predicted[0, 0, 0, 0] = 0.3, 0.21, 0.2
+    expected = picture.clone()
+    expected[0, 0, 2, 3] = expected[1, 0, 5, 6] = 0  # 0.2 itself is not above
+    assert torch.equal(remove_predicted(picture, predicted_error=predicted, above=0.2), expected)
+    assert picture.min() >= 1  # the argument is not changed
+    assert remove_predicted(picture, predicted_error=predicted, above=None) is picture
+
+
+def test_what_is_off_leaves_the_map_as_it_is() -> None:
+    picture = random_map(1, 1, 2, 2)
+    assert torch.equal(median_blur(picture, kernel=1), picture)
+    assert torch.equal(gaussian_blur(picture, sigma=0.0), picture)
+    assert torch.equal(grey_opening(picture, kernel=1), picture)
+    assert torch.equal(mask_border(picture, width=0), picture)
+
+
+@settings(deadline=None, max_examples=25)
 @given(**SIZES, sigma=st.floats(0.3, 1.1))
 def test_gaussian_equals_scikit_image(height: int, width: int, sigma: float) -> None:
     picture = random_map(1, 2, height, width)
@@ -91,15 +144,34 @@ def test_binarise_is_strictly_above() -> None:
     ("make", "text"),
     [
         (lambda x: absolute_error(x, x[..., 1:]), r"image's shape \(1, 1, 8, 9\), got \(1, 1, 8, 8\)"),
-        (lambda x: median_blur(x, kernel=4), "median kernel must be odd and positive, got 4"),
-        (lambda x: median_blur(x, kernel=-3), "median kernel must be odd and positive, got -3"),
-        (lambda x: median_blur(x, kernel=17), "median kernel reaches 8 pixels, more than a map of 8 x 9"),
+        (lambda x: median_blur(x, kernel=4), "postprocess.median must be odd and positive, got 4"),
+        (lambda x: median_blur(x, kernel=-3), "postprocess.median must be odd and positive, got -3"),
+        (
+            lambda x: median_blur(x, kernel=17),
+            "postprocess.median reaches 8 pixels, too far for a map of 8 x 9",
+        ),
         (lambda x: median_blur(x[0], kernel=3), r"shape \(B, C, H, W\), got \(1, 8, 9\)"),
-        (lambda x: gaussian_blur(x, sigma=0.0), "positive number of pixels, got 0.0"),
-        (lambda x: gaussian_blur(x, sigma=float("nan")), "positive number of pixels, got nan"),
-        (lambda x: gaussian_blur(x, sigma=2.0), "gaussian sigma reaches 8 pixels"),
-        (lambda x: mask_border(x, width=4), "leave some of the 8 pixels, got 4"),
-        (lambda x: mask_border(x, width=-1), "0 or more .* got -1"),
+        (lambda x: gaussian_blur(x, sigma=-1.0), "postprocess.gaussian must be 0 or more pixels, got -1.0"),
+        (lambda x: gaussian_blur(x, sigma=float("nan")), "0 or more pixels, got nan"),
+        (lambda x: gaussian_blur(x, sigma=2.0), "postprocess.gaussian reaches 8 pixels"),
+        (lambda x: grey_opening(x, kernel=2), "postprocess.opening must be odd and positive, got 2"),
+        (
+            lambda x: grey_opening(x, kernel=17),
+            "postprocess.opening reaches 8 pixels, too far for a map of 8 x",
+        ),
+        (
+            lambda x: mask_border(x, width=4),
+            "postprocess.border must be 0 or more and leave .* 8 pixels, got 4",
+        ),
+        (lambda x: mask_border(x, width=-1), "postprocess.border must be 0 or more .* got -1"),
+        (
+            lambda x: remove_predicted(x, predicted_error=None, above=0.1),
+            r"postprocess.predicted_error needs a network that predicts its error \(cae\), this one does not",
+        ),
+        (
+            lambda x: remove_predicted(x, predicted_error=x[..., 1:], above=0.1),
+            r"the map's shape \(1, 1, 8, 9\), got \(1, 1, 8, 8\)",
+        ),
         (lambda x: binarise(x, tau=-0.1), "postprocess.tau must be 0 or more, got -0.1"),
     ],
 )
