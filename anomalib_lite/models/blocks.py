@@ -2,9 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
+from anomalib_lite.types import InputError
+
 SLOPE = 0.2  # of the leaky rectifiers
+
+
+def at_least(key: str, value: float, least: float) -> None:
+    """Raise InputError if the setting `model.<key>` is below `least`.
+
+    >>> at_least("depth", 0, 1)
+    Traceback (most recent call last):
+    anomalib_lite.types.InputError: model.depth must be at least 1, got 0
+    """
+    if value < least:
+        raise InputError(f"model.{key} must be at least {least}, got {value}")
+
+
+def check_widths(key: str, widths: Sequence[int]) -> None:
+    """Raise InputError if the setting `model.<key>` is not one positive number of channels or more.
+
+    >>> check_widths("widths", [16, 0])
+    Traceback (most recent call last):
+    anomalib_lite.types.InputError: model.widths must be numbers of at least 1, one or more, got [16, 0]
+    """
+    if not widths or min(widths) < 1:
+        raise InputError(f"model.{key} must be numbers of at least 1, one or more, got {list(widths)}")
+
+
+def halved(patch_size: int, halvings: int, setting: str) -> int:
+    """Side of the map that `halvings` strided convolutions make of a patch of `patch_size` pixels.
+
+    Raises InputError, naming the `setting` that asks for the halvings, if it is no whole number.
+
+    >>> halved(192, 4, "model.depth=4")
+    12
+    """
+    if patch_size < 1 or patch_size % 2**halvings:
+        raise InputError(
+            f"patch size must be a multiple of {2**halvings} for {halvings} strided convolutions ({setting}), "
+            f"got {patch_size}"
+        )
+    return patch_size // 2**halvings
 
 
 def down(channels_in: int, channels_out: int, *, normalise: bool) -> nn.Sequential:

@@ -7,23 +7,16 @@ Feature-based One-class Classification", VISAPP 2022, doi 10.5220/00107802000031
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from anomalib_lite.models.blocks import SLOPE, down, up
+from anomalib_lite.models.condition import Condition
+from anomalib_lite.models.losses import l1_activity, l2
+from anomalib_lite.models.network import Loss, Reconstructed
 from anomalib_lite.types import InputError
-
-CONDITIONS = ("index", "one_hot", "none")
-
-
-class Reconstructed(NamedTuple):
-    """What an autoencoder gives for P patches."""
-
-    patches: Tensor  # (P, C, h, w); a linear output, not clamped
-    latent: Tensor  # (P, latent_dim)
 
 
 class CPCAE(nn.Module):
@@ -42,6 +35,7 @@ class CPCAE(nn.Module):
         latent_dim: elements in the encoding of one patch.
         condition: `index` (index / number of patches, as published), `one_hot`, or `none`.
         positions: number of patches in the grid, N.
+        activity_weight: lambda of the L1 term on the encoding.
         normalise: BatchNorm after each convolution.
 
     Raises:
@@ -61,12 +55,12 @@ class CPCAE(nn.Module):
         latent_dim: int,
         condition: Literal["index", "one_hot", "none"],
         positions: int,
+        activity_weight: float = 0.0,
         normalise: bool = True,
         channels: int = 3,
     ) -> None:
         super().__init__()
-        if condition not in CONDITIONS:
-            raise InputError(f"model.condition must be one of {', '.join(CONDITIONS)}, got {condition}")
+        self.conditions = Condition(condition, positions)
         if latent_dim < 1:
             raise InputError(f"model.latent_dim must be at least 1, got {latent_dim}")
         if not widths or patch_size % 2 ** len(widths):
@@ -81,20 +75,20 @@ class CPCAE(nn.Module):
             "latent_dim": latent_dim,
             "condition": condition,
             "positions": positions,
+            "activity_weight": activity_weight,
             "normalise": normalise,
             "channels": channels,
         }
-        self.condition, self.positions = condition, positions
-        condition_dim = {"index": 1, "one_hot": positions, "none": 0}[condition]
+        self.activity_weight = activity_weight
         side = patch_size // 2 ** len(widths)
         steps = list(zip([channels, *widths], widths, strict=False))
         self.encoder = nn.Sequential(*(down(i, o, normalise=normalise) for i, o in steps))
         flat = widths[-1] * side * side
         self.to_latent = nn.Sequential(
-            nn.Linear(flat + condition_dim, dense), nn.LeakyReLU(SLOPE), nn.Linear(dense, latent_dim)
+            nn.Linear(flat + self.conditions.width, dense), nn.LeakyReLU(SLOPE), nn.Linear(dense, latent_dim)
         )
         self.from_latent = nn.Sequential(
-            nn.Linear(latent_dim + condition_dim, dense),
+            nn.Linear(latent_dim + self.conditions.width, dense),
             nn.LeakyReLU(SLOPE),
             nn.Linear(dense, flat),
             nn.LeakyReLU(SLOPE),
@@ -104,14 +98,6 @@ class CPCAE(nn.Module):
             *(up(o, i, normalise=normalise) for i, o in reversed(steps[1:])),
             nn.ConvTranspose2d(widths[0], channels, 4, stride=2, padding=1),
         )
-
-    def conditions(self, index: Tensor) -> Tensor:
-        """The condition vectors (P, condition_dim) of patches with these indices (P,)."""
-        if self.condition == "one_hot":
-            return F.one_hot(index, self.positions).float()
-        if self.condition == "index":
-            return index.float()[:, None] / self.positions
-        return index.new_zeros((len(index), 0), dtype=torch.float32)
 
     def encode(self, patches: Tensor, index: Tensor) -> Tensor:
         """Latent vectors (P, latent_dim) of patches (P, C, h, w)."""
@@ -127,3 +113,9 @@ class CPCAE(nn.Module):
         """Reconstruct patches (P, C, h, w) whose places in the grid are `index` (P,) int64."""
         latent = self.encode(patches, index)
         return Reconstructed(self.decode(latent, index), latent)
+
+    def loss(self, patches: Tensor, index: Tensor, clean: Tensor, *, progress: float) -> Loss:
+        """L2 reconstruction + activity_weight x L1 of the latent layer."""
+        out = self(patches, index)
+        reconstruction = l2(clean, out.patches)
+        return Loss(reconstruction + self.activity_weight * l1_activity(out.latent), reconstruction)

@@ -10,14 +10,29 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from anomalib_lite.data.augmentation import Augmentation
+from anomalib_lite.data.pasting import Corruption
 from anomalib_lite.data.patches import PatchGrid
 from anomalib_lite.data.resize import resize
+from anomalib_lite.models.cae import CAE
 from anomalib_lite.models.cpcae import CPCAE
-from anomalib_lite.models.losses import l1_activity, l2
+from anomalib_lite.models.dilated import Dilated
+from anomalib_lite.models.encoder_decoder import EncoderDecoder
+from anomalib_lite.models.network import Loss
+from anomalib_lite.models.vae import VAE
 from anomalib_lite.scoring.anomaly_map import absolute_error
 from anomalib_lite.types import InputError
 
-NETWORKS = {"cpcae": CPCAE}  # a bundle names its network; nothing else can be built from one
+# a bundle names its network; nothing else can be built from one
+NETWORKS: dict[str, Any] = {
+    "cpcae": CPCAE,
+    "vae": VAE,
+    "cae": CAE,
+    "dilated": Dilated,
+    "encoder_decoder": EncoderDecoder,
+}
+NOISE_SEED = 0  # of the latent samples: a score must not depend on chance
+TRAINING, VALIDATION = 0, 1  # streams of random numbers
 
 
 class Mapped(NamedTuple):
@@ -29,22 +44,47 @@ class Mapped(NamedTuple):
     )
     reconstruction: Tensor | None = None  # (B, 3, H, W) in [0, 1]
     latent: Tensor | None = None  # (B, L)
+    low_image: Tensor | None = None  # (B, 3, h, w), what the model saw
+    low_reconstruction: Tensor | None = None  # (B, 3, h, w) in [0, 1]
+    predicted_error: Tensor | None = None  # (B, 1, h, w) >= 0, where the network knows that it errs
 
 
 class PatchAutoencoder(nn.Module):
     """Downsizes a picture, reconstructs its patches, and compares at full size (VISAPP 2022, figure 2).
 
     Args:
-        network: takes patches (P, 3, p, p) and their indices (P,), returns a `Reconstructed`.
+        network: one of NETWORKS, see `models.network.Network`.
         grid: the patches of one picture.
         downsize: (h, w) of the picture that the network sees.
     """
 
     name = "autoencoder"
 
-    def __init__(self, *, network: nn.Module, grid: PatchGrid, downsize: tuple[int, int]) -> None:
+    def __init__(self, *, network: Any, grid: PatchGrid, downsize: tuple[int, int]) -> None:
         super().__init__()
-        self.network, self.grid, self.downsize = network, grid, downsize
+        self.network: Any = network  # a Network, and an nn.Module
+        self.grid, self.downsize = grid, downsize
+        self.samples = (
+            0  # of the latent, for the reconstruction probability; 0: the error is |image - reconstruction|
+        )
+
+    @property
+    def network_name(self) -> str:
+        """The network's name in NETWORKS."""
+        return next(name for name, network in NETWORKS.items() if type(self.network) is network)
+
+    def use_probability(self, samples: int) -> None:
+        """From now on `low_error` is the improbability of each pixel instead of its difference (An & Cho 2015).
+
+        Raises:
+            InputError: for a network that gives no probability.
+        """
+        if not isinstance(self.network, VAE):
+            raise InputError(
+                f"scoring=reconstruction_probability needs a network with a probability (vae), "
+                f"got {self.network_name}"
+            )
+        self.samples = samples
 
     def learn(self, train_normals: Iterable[Tensor]) -> Self:
         """Nothing: the network was trained by Lightning."""
@@ -57,18 +97,38 @@ class PatchAutoencoder(nn.Module):
         patches = self.grid.extract(small)  # (B, N, 3, p, p)
         batch, count = patches.shape[:2]
         index = torch.arange(count, device=image.device).repeat(batch)
-        out = self.network(patches.flatten(0, 1), index)  # (B*N, 3, p, p)
-        combined = self.grid.combine(out.patches.unflatten(0, (batch, count)), self.downsize).clamp(0, 1)
+        patches = patches.flatten(0, 1)  # (B*N, 3, p, p)
+
+        def combine(of_patches: Tensor) -> Tensor:
+            return self.grid.combine(of_patches.unflatten(0, (batch, count)), self.downsize)
+
+        out = self.network(patches, index)
+        combined = combine(out.patches).clamp(0, 1)
         reconstruction = resize(combined, (image.shape[-2], image.shape[-1]))
-        error, low_error = absolute_error(image, reconstruction), absolute_error(small, combined)
-        return Mapped(error, low_error, reconstruction, out.latent.reshape(batch, -1))
+        low_error = absolute_error(small, combined)
+        if self.samples:
+            low_error = combine(self._improbability(patches, index))
+        return Mapped(
+            error=absolute_error(image, reconstruction),
+            low_error=low_error,
+            reconstruction=reconstruction,
+            latent=out.latent.reshape(batch, -1),
+            low_image=small,
+            low_reconstruction=combined,
+            predicted_error=None if out.predicted_error is None else combine(out.predicted_error),
+        )
+
+    def _improbability(self, patches: Tensor, index: Tensor) -> Tensor:
+        assert isinstance(self.network, VAE)
+        generator = torch.Generator().manual_seed(NOISE_SEED)  # on the processor: the same on every device
+        noise = torch.randn((self.samples, self.network.settings["latent_dim"]), generator=generator)
+        return self.network.improbability(patches, index, noise=noise.to(patches.device))
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and settings that a bundle keeps."""
-        names: dict[type[nn.Module], str] = {network: name for name, network in NETWORKS.items()}
         arrays = {name: tensor.detach().cpu().numpy() for name, tensor in self.network.state_dict().items()}
         return arrays, {
-            "network": names[type(self.network)],
+            "network": self.network_name,
             "network_settings": self.network.settings,
             "grid": {"size": self.grid.size, "stride": self.grid.stride},
             "downsize": list(self.downsize),
@@ -99,13 +159,15 @@ class PatchAutoencoder(nn.Module):
 
 
 class Reconstruction(LightningModule):
-    """Trains a patch autoencoder: L2 reconstruction + activity_weight x L1 of the latent layer.
+    """Trains a patch autoencoder by its network's own loss.
 
     Args:
         autoencoder: the network with its grid.
         optimizer: builds the optimiser from parameters and `lr`.
         learning_rate: peak of the schedule.
-        activity_weight: lambda of the sparsity term.
+        corruption: pasted onto patches that the network has to give back clean.
+        augmentation: of the training patches.
+        seed: of both: what happens to a batch depends on (seed, step) alone, so that a resumed run repeats it.
     """
 
     def __init__(
@@ -114,29 +176,40 @@ class Reconstruction(LightningModule):
         autoencoder: PatchAutoencoder,
         optimizer: Callable[..., torch.optim.Optimizer],
         learning_rate: float,
-        activity_weight: float,
+        corruption: Corruption,
+        augmentation: Augmentation,
+        seed: int,
     ) -> None:
         super().__init__()
         self.autoencoder = autoencoder
-        self.optimizer, self.learning_rate, self.activity_weight = optimizer, learning_rate, activity_weight
+        self.optimizer, self.learning_rate = optimizer, learning_rate
+        self.corruption, self.augmentation, self.seed = corruption, augmentation, seed
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         """Loss of patches (P, 3, p, p) and their indices (P,)."""
         patches, index = batch
-        out = self.autoencoder.network(patches, index)
-        reconstruction = l2(patches, out.patches)
-        self.log("train_loss", reconstruction.detach(), on_step=False, on_epoch=True, batch_size=len(patches))
-        return reconstruction + self.activity_weight * l1_activity(out.latent)
+        generator = torch.manual_seed(hash_seed(self.seed, self.global_step))  # the network may draw samples
+        if self.augmentation.active:
+            patches = self.augmentation(patches.cpu(), generator).to(self.device)
+        loss = self._loss(patches, index, [self.seed, TRAINING, self.global_step])
+        self.log(
+            "train_loss", loss.reconstruction.detach(), on_step=False, on_epoch=True, batch_size=len(patches)
+        )
+        return loss.total
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
-        """L2 reconstruction error of patches of validation normals."""
+        """Reconstruction loss of patches of validation normals, the same ones corrupted alike in every epoch."""
         patches, index = batch
-        out = self.autoencoder.network(patches, index)
-        self.log("val_loss", l2(patches, out.patches), prog_bar=True, batch_size=len(patches))
+        loss = self._loss(patches, index, [self.seed, VALIDATION, batch_index])
+        self.log("val_loss", loss.reconstruction, prog_bar=True, batch_size=len(patches))
 
-    def test_step(self, batch: Any, batch_index: int) -> Any:
-        """Error maps of full-size pictures; the FeatureEmbedding callback goes on from there."""
-        return self.autoencoder.map(batch.image)
+    def _loss(self, clean: Tensor, index: Tensor, key: list[int]) -> Loss:
+        patches = clean
+        if self.corruption.active:
+            rng = np.random.default_rng(key)
+            patches = corrupt(clean, self.corruption, rng).to(self.device)
+        progress = self.global_step / max(1, int(self.trainer.estimated_stepping_batches))
+        return self.autoencoder.network.loss(patches, index, clean, progress=progress)
 
     def configure_optimizers(self) -> Any:
         """The optimiser under a short warm-up and a cosine decay over all training steps."""
@@ -152,3 +225,31 @@ class Reconstruction(LightningModule):
             cycle_momentum=False,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class Testing(LightningModule):
+    """Gives the error maps of test pictures; the FeatureEmbedding callback goes on from there."""
+
+    def __init__(self, autoencoder: PatchAutoencoder) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+
+    def test_step(self, batch: Any, batch_index: int) -> Any:
+        """Errors of full-size pictures."""
+        return self.autoencoder.map(batch.image)
+
+
+def corrupt(patches: Tensor, corruption: Corruption, rng: np.random.Generator) -> Tensor:
+    """Patches (P, 3, h, w) with something pasted onto each."""
+    pictures = patches.permute(0, 2, 3, 1).cpu().numpy()  # (P, h, w, 3)
+    corrupted = np.stack([corruption(picture, rng).image for picture in pictures])
+    return torch.from_numpy(corrupted).permute(0, 3, 1, 2)
+
+
+def hash_seed(*parts: int) -> int:
+    """One seed for torch from several numbers.
+
+    >>> hash_seed(0, 1) == hash_seed(0, 1) != hash_seed(1, 0)
+    True
+    """
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
