@@ -65,7 +65,8 @@ class NearestNeighbour:
         distances = torch.stack([((picture.float() - small[0]) ** 2).mean() for picture in self.pictures_])
         nearest = self.pictures_[distances.argmin()][None].float()
         full = resize(nearest, (image.shape[-2], image.shape[-1]))
-        return Mapped(absolute_error(image, full), absolute_error(small, nearest), full)
+        error = absolute_error(small, nearest)
+        return Mapped(absolute_error(image, full), error, full, low_image=small, low_reconstruction=nearest)
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """The training pictures, float16."""

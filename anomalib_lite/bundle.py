@@ -20,7 +20,7 @@ from anomalib_lite import __version__
 from anomalib_lite.stages import file_digest
 from anomalib_lite.types import InputError
 
-FORMAT = 1
+FORMAT = 2
 ARRAYS, SETTINGS, MANIFEST = "detector.safetensors", "detector.json", "manifest.json"
 DTYPES = ("float32", "float64", "float16", "uint16", "uint8", "int64", "bool")
 MAX_MANIFEST_BYTES, MAX_SETTINGS_BYTES = 2**16, 2**24

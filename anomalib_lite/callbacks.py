@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from torch import Tensor
 
 from anomalib_lite.data.datamodule import InspectionData
 from anomalib_lite.detector import Detector
-from anomalib_lite.evaluation import Evaluation
+from anomalib_lite.evaluation import Evaluation, drawn_defects
 from anomalib_lite.models.reconstruction import Mapped
 from anomalib_lite.types import Batch
 
@@ -34,6 +37,17 @@ class FeatureEmbedding(Callback):
         fit_and_calibrate(self.detector.to(pl_module.device), self.data)
         self.evaluation = Evaluation(self.detector)
 
+    def on_test_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Note the time."""
+        self.start = time.perf_counter()
+
     def on_test_batch_end(
         self,
         trainer: Trainer,
@@ -45,7 +59,8 @@ class FeatureEmbedding(Callback):
     ) -> None:
         """Score one test picture from the error that `test_step` computed."""
         assert isinstance(outputs, Mapped)
-        self.evaluation.add(batch, self.detector.finish(outputs))
+        scored = self.detector.finish(outputs)
+        self.evaluation.add(batch, scored, seconds=time.perf_counter() - self.start)
 
 
 class LossHistory(Callback):
@@ -116,6 +131,8 @@ def fit_and_calibrate(detector: Detector, data: InspectionData) -> None:
     """The detector's own learning, on the pictures of the roles meant for it."""
     train, validation, calibration = (_Images(data, role) for role in ("train", "validation", "calibration"))
     detector.fit(train).calibrate(calibration=calibration, validation=validation)
+    if detector.postprocess.tau is None and detector.postprocess.tau_from == "drawn_defects":
+        detector.learn_tau(drawn_defects(data.of_role("validation"), seed=data.seed))
 
 
 class _Images:
@@ -124,5 +141,8 @@ class _Images:
     def __init__(self, data: InspectionData, role: Any) -> None:
         self.pictures = data.of_role(role)
 
-    def __iter__(self) -> Any:
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __iter__(self) -> Iterator[Tensor]:
         return self.pictures.images()

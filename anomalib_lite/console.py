@@ -26,7 +26,8 @@ from omegaconf.errors import (
 from anomalib_lite.types import InputError
 
 RAW_KEYS = re.compile(
-    r"(\+{0,2})(bundle|source|resume|output|outputs|data\.root|data\.reference|data\.\w+_dir)=(.*)", re.DOTALL
+    r"(\+{0,2})(bundle|source|resume|output|outputs|data\.root|data\.reference|data\.\w+_dir|corruption\.cutouts)=(.*)",
+    re.DOTALL,
 )
 USER_ERRORS = (InputError, HydraException, OmegaConfBaseException)
 # what a disk, a quota or a permission refuses is the user's to mend; other errors of the system are ours

@@ -5,7 +5,7 @@ Training, video, export and the baselines share this one object; it needs no Tra
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, Self
@@ -19,17 +19,31 @@ from anomalib_lite.bundle import read_bundle, write_bundle
 from anomalib_lite.data.pictures import to_tensor
 from anomalib_lite.data.preparation import Preparation
 from anomalib_lite.data.resize import resize
+from anomalib_lite.metrics import PixelMetrics
 from anomalib_lite.models.reconstruction import Mapped, PatchAutoencoder
 from anomalib_lite.scoring.anomaly_map import mean_square
 from anomalib_lite.scoring.classifiers import OneClassClassifier, classifier_from_state
 from anomalib_lite.scoring.embedding import POOLINGS, Embedder
 from anomalib_lite.scoring.postprocess import PostProcess
 from anomalib_lite.scoring.scaler import Scaler
+from anomalib_lite.scoring.similarity import Similarity
 from anomalib_lite.scoring.threshold import Threshold, threshold_from_state
 from anomalib_lite.types import Alignment, InputError, Prediction
 
-METHODS = ("embedding", "map")
+LEAST_CUT = 1 / 255  # one grey level, or a hundredth of what is usual
+LOWERED = 0.99  # of the pixel cut: not the cut itself, which interpolation may round up
+METHODS = ("embedding", "map", "similarity", "reconstruction_probability")
 MODELS = {model.name: model for model in (PatchAutoencoder, DeepFeatures, NearestNeighbour, Variation)}
+
+
+class Images(Protocol):
+    """Registered pictures (1, 3, H, W) of one role; every loop starts anew."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """One after the other."""
 
 
 class Model(Protocol):
@@ -52,19 +66,24 @@ class Scoring:
     """How an error map becomes a raw score.
 
     Args:
-        method: `embedding` (deep features of the map, then the classifier) or `map` (mean squared error).
+        method: `embedding` (deep features of the map, then the classifier), `map` (mean squared error),
+            `similarity` (of picture and reconstruction, as the network saw them) or `reconstruction_probability`.
         pooling: of the deep features, `cascade` or `max`.
         contrast: stretch the map so that an ordinary part's largest error just fills the range of the network's
             input: errors of any part then look alike to it.
+        samples: of the latent, for `reconstruction_probability`.
     """
 
     method: str = "embedding"
     pooling: str = "cascade"
     contrast: bool = True
+    samples: int = 16
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise InputError(f"scoring.method must be one of {', '.join(METHODS)}, got {self.method}")
+        if self.samples < 1:
+            raise InputError(f"scoring.samples must be at least 1, got {self.samples}")
         if self.pooling not in POOLINGS:
             raise InputError(f"scoring.pooling must be one of {', '.join(POOLINGS)}, got {self.pooling}")
 
@@ -86,6 +105,7 @@ class Detector:
         model: gives error maps; an autoencoder comes trained.
         scoring: how a map becomes a score.
         embedder, scaler, classifier: used by `scoring.method=embedding` only.
+        similarity: used by `scoring.method=similarity` only.
         postprocess: error -> anomaly map and the pixel cut.
         threshold: the image rule.
         on_not_aligned: whether a photograph that could not be aligned is rejected unseen or scored all the same.
@@ -100,6 +120,7 @@ class Detector:
         embedder: Embedder | None,
         scaler: Scaler,
         classifier: OneClassClassifier,
+        similarity: Similarity,
         postprocess: PostProcess,
         threshold: Threshold,
         on_not_aligned: Literal["reject", "score"] = "reject",
@@ -108,7 +129,14 @@ class Detector:
             raise InputError(f"on_not_aligned must be reject or score, got {on_not_aligned!r}")
         self.preparation, self.model, self.scoring = preparation, model, scoring
         self.embedder, self.scaler, self.classifier = embedder, scaler, classifier
+        self.similarity = similarity
         self.postprocess, self.threshold, self.on_not_aligned = postprocess, threshold, on_not_aligned
+        if scoring.method == "reconstruction_probability":
+            if not isinstance(model, PatchAutoencoder):
+                raise InputError(
+                    f"scoring=reconstruction_probability needs a network with a probability (vae), got {model.name}"
+                )
+            model.use_probability(scoring.samples)
         self.gain_ = 1.0
         self.usual_: Tensor | None = None
         self.tau_ = postprocess.tau
@@ -130,7 +158,21 @@ class Detector:
             self.embedder.to(device)
         return self
 
-    def fit(self, train_normals: Iterable[Tensor]) -> Self:
+    def check(self, image: Tensor) -> Self:
+        """Send a picture (1, 3, H, W) through an untrained chain: what does not fit together is known before training.
+
+        Raises:
+            InputError: for a kernel larger than the map, or a step that needs what the model does not give.
+        """
+        if isinstance(self.model, PatchAutoencoder):
+            training = self.model.training
+            self.model.eval()  # a look must not change the statistics of a BatchNorm
+            mapped = self._map(image)
+            self.model.train(training)
+            self.postprocess(mapped.low_error, None, mapped.predicted_error)
+        return self
+
+    def fit(self, train_normals: Images) -> Self:
         """Learn contrast, scale and neighbours from registered training pictures (1, 3, H, W).
 
         `train_normals` is gone through several times; it must start anew each time.
@@ -138,9 +180,19 @@ class Detector:
         self.model.learn(train_normals)
         if self.scoring.method == "embedding":
             self.gain_ = self._learn_contrast(train_normals)
-            embeddings = np.stack([self._embed(self._map(image)) for image in train_normals])
-            self.classifier.fit(self.scaler.fit(embeddings).transform(embeddings))
+            embeddings = self._embed_all(train_normals)
+            self.classifier.fit(self.scaler.fit(embeddings).transform(embeddings, out=embeddings))
         return self
+
+    def _embed_all(self, train_normals: Images) -> np.ndarray:
+        """Embeddings (n, D), written in place: a list of rows and their stack would hold all of them twice."""
+        embeddings = np.empty((0, 0), np.float32)
+        for row, image in enumerate(train_normals):
+            embedding = self._embed(self._map(image))
+            if row == 0:
+                embeddings = np.empty((len(train_normals), len(embedding)), np.float32)
+            embeddings[row] = embedding
+        return embeddings
 
     def _learn_contrast(self, train_normals: Iterable[Tensor]) -> float:
         if not self.scoring.contrast:
@@ -164,7 +216,21 @@ class Detector:
         self.calibration_scores_ = np.array([self.score(image).raw_score for image in calibration])
         self.threshold.fit(self.calibration_scores_, self.validation_scores_)
         if self.postprocess.tau is None and cuts:
-            self.tau_ = float(np.median(cuts))
+            # where nearly everything was removed, the quantile is 0, above which every speck would lie
+            self.tau_ = max(float(np.median(cuts)), LEAST_CUT)
+        return self
+
+    def learn_tau(self, drawn: Iterable[tuple[Tensor, np.ndarray]]) -> Self:
+        """Set the pixel cut with the best F1 score on validation normals with drawn defects and without.
+
+        `drawn` gives pictures (1, 3, H, W) and where their defects are, bool (H, W).
+        """
+        if not self.localises:
+            return self
+        pixels = PixelMetrics(tau=None)
+        for image, mask in drawn:
+            pixels.update(self._anomaly_map(self._map(image), self.usual_), mask)
+        self.tau_ = pixels.best_tau()
         return self
 
     def _learn_usual(self, validation: Iterable[Tensor]) -> tuple[Tensor, int]:
@@ -189,11 +255,20 @@ class Detector:
         anomaly_map = self._anomaly_map(mapped, self.usual_) if self.localises else None
         if self.scoring.method == "map":
             return Scored(float(mean_square(mapped.low_error)), anomaly_map, None, mapped)
+        if self.scoring.method == "reconstruction_probability":
+            return Scored(float(mapped.low_error.mean()), anomaly_map, None, mapped)
+        if self.scoring.method == "similarity":
+            return Scored(self._dissimilarity(mapped), anomaly_map, None, mapped)
         embedding = self.scaler.transform(self._embed(mapped)[None])
         return Scored(float(self.classifier.score(embedding)[0]), anomaly_map, embedding[0], mapped)
 
+    def _dissimilarity(self, mapped: Mapped) -> float:
+        if mapped.low_image is None or mapped.low_reconstruction is None:
+            raise InputError(f"scoring=similarity needs a model that reconstructs, got {self.model.name}")
+        return self.similarity(mapped.low_image, mapped.low_reconstruction)
+
     def _anomaly_map(self, mapped: Mapped, usual: Tensor | None) -> np.ndarray:
-        small = self.postprocess(mapped.low_error, usual)
+        small = self.postprocess(mapped.low_error, usual, mapped.predicted_error)
         return resize(small, (mapped.error.shape[-2], mapped.error.shape[-1]))[0, 0].cpu().numpy()
 
     def _map(self, image: Tensor) -> Mapped:
@@ -217,7 +292,9 @@ class Detector:
         """The verdict on a scored picture."""
         raw = np.array([scored.raw_score])
         score, label = self.threshold.normalise(raw), self.threshold.label(raw)
-        mask = None if scored.anomaly_map is None or self.tau_ is None else scored.anomaly_map > self.tau_
+        mask = None
+        if scored.anomaly_map is not None and self.tau_ is not None:
+            mask = self.postprocess.mask(scored.anomaly_map, self.tau_)
         return Prediction(
             path=path,
             raw_score=scored.raw_score,
@@ -227,6 +304,20 @@ class Detector:
             pred_mask=mask,
             alignment=alignment,
         )
+
+    def carry(self, prediction: Prediction, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray | None]:
+        """A prediction's map (H0, W0) and mask, None without a pixel cut, in the photograph's pixels `size`."""
+        anomaly_map, mask = prediction.anomaly_map, prediction.pred_mask
+        assert anomaly_map is not None
+        carried = self.preparation.to_photograph(anomaly_map, prediction.alignment, size)
+        if mask is None or self.tau_ is None:
+            return carried, None
+        removed = (anomaly_map > self.tau_) & ~mask
+        if not removed.any():
+            return carried, carried > self.tau_
+        # what the minimum area took out of the mask must not come back once the map is carried
+        lowered = np.where(removed, np.float32(LOWERED * self.tau_), anomaly_map)
+        return carried, self.preparation.to_photograph(lowered, prediction.alignment, size) > self.tau_
 
     def save(self, folder: Path, *, card: dict[str, Any]) -> None:
         """Write the bundle: everything needed to predict on another machine; `card` says where it comes from.
@@ -250,6 +341,7 @@ class Detector:
             "model": self.model.name,
             "parts": {part: settings for part, (_, settings) in parts.items()},
             "scoring": asdict(self.scoring),
+            "similarity": asdict(self.similarity),
             "gain": self.gain_,
             "postprocess": asdict(self.postprocess),
             "tau": self.tau_,
@@ -296,6 +388,7 @@ class Detector:
             embedder=Embedder.from_state(*state("embedder")) if embeds else None,
             scaler=Scaler.from_state(*state("scaler")) if embeds else Scaler(),
             classifier=classifier_from_state(*state("classifier")) if embeds else None,  # type: ignore[arg-type]
+            similarity=Similarity(**settings["similarity"]),
             postprocess=PostProcess(**settings["postprocess"]),
             threshold=threshold_from_state(settings["threshold"]),
             on_not_aligned=settings["on_not_aligned"],

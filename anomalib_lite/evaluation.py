@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -10,34 +12,44 @@ from torch import Tensor
 
 from anomalib_lite.data.datamodule import InspectionData
 from anomalib_lite.data.images import image_size, read_mask
+from anomalib_lite.data.pasting import Corruption
 from anomalib_lite.data.pictures import Pictures
+from anomalib_lite.data.resize import resize
 from anomalib_lite.data.synthetic import add_defect, estimate_foreground
 from anomalib_lite.detector import Detector, Scored, not_aligned
 from anomalib_lite.metrics import PixelMetrics, bootstrap, image_metrics, per_defect
+from anomalib_lite.models.reconstruction import PatchAutoencoder
+from anomalib_lite.report.contact_sheet import contact_sheet
 from anomalib_lite.report.gallery import choose_examples
 from anomalib_lite.scoring.threshold import F1Threshold
 from anomalib_lite.types import Batch, Example, Prediction, Sample
 
 DRAWN_DEFECTS = 48  # at least: with few validation normals, each gets more of them
+CURVE_POINTS = 60
+EXAMPLES = 6  # rows of the contact sheet
 
 
 def validation_auroc(detector: Detector, validation_normals: Pictures, *, seed: int) -> float:
     """AUROC of validation normals against themselves with drawn defects: what a sweep optimises."""
     labels, scores = [], []
-    copies = -(-DRAWN_DEFECTS // len(validation_normals))
-    for number, image in enumerate(validation_normals.images()):
-        labels.append(0)
+    for image, mask in drawn_defects(validation_normals, seed=seed):
+        labels.append(int(mask.any()))
         scores.append(detector.score(image).raw_score)
+    auroc = image_metrics(np.array(labels), np.array(scores), None)["image_AUROC"]
+    return float("nan") if auroc is None else auroc
+
+
+def drawn_defects(normals: Pictures, *, seed: int) -> Iterator[tuple[Tensor, np.ndarray]]:
+    """Every picture (1, 3, H, W) as it is, then with defects drawn onto it, and where they are: bool (H, W)."""
+    copies = -(-DRAWN_DEFECTS // len(normals))
+    for number, image in enumerate(normals.images()):
+        yield image, np.zeros(image.shape[-2:], bool)
         photograph = image[0].permute(1, 2, 0).numpy()  # (H, W, 3)
         foreground = estimate_foreground(photograph)
         for copy in range(copies):
             rng = np.random.default_rng([seed, number, copy])
-            defective, _ = add_defect(photograph, rng, foreground=foreground)
-            drawn = torch.from_numpy(np.ascontiguousarray(defective.transpose(2, 0, 1)))[None]
-            labels.append(1)
-            scores.append(detector.score(drawn).raw_score)
-    auroc = image_metrics(np.array(labels), np.array(scores), None)["image_AUROC"]
-    return float("nan") if auroc is None else auroc
+            defective, mask = add_defect(photograph, rng, foreground=foreground)
+            yield torch.from_numpy(np.ascontiguousarray(defective.transpose(2, 0, 1)))[None], mask
 
 
 class Evaluation:
@@ -55,9 +67,11 @@ class Evaluation:
         self.latents: list[np.ndarray] = []
         self.pixels = PixelMetrics(tau=detector.tau_)
         self.has_masks = False
+        self.seconds: list[float] = []
 
-    def add(self, batch: Batch, scored: Scored) -> None:
-        """One test picture and what the chain computed for it."""
+    def add(self, batch: Batch, scored: Scored, *, seconds: float) -> None:
+        """One test picture, what the chain computed for it, and how long that took."""
+        self.seconds.append(seconds)
         sample, alignment = batch.sample[0], batch.alignment[0]
         self.samples.append(sample)
         if not alignment.accepted and self.detector.on_not_aligned == "reject":
@@ -70,12 +84,12 @@ class Evaluation:
             self.latents.append(scored.mapped.latent[0].cpu().numpy())
         if prediction.anomaly_map is not None and (sample.label == 0 or sample.mask_path is not None):
             size = image_size(sample.path)
-            anomaly_map = self.detector.preparation.to_photograph(prediction.anomaly_map, alignment, size)
+            anomaly_map, flagged = self.detector.carry(prediction, size)
             mask = (
                 np.zeros(size, bool) if sample.mask_path is None else read_mask(sample.mask_path, size=size)
             )
             self.has_masks |= sample.mask_path is not None
-            self.pixels.update(anomaly_map, mask)
+            self.pixels.update(anomaly_map, mask, flagged=flagged)
         # only the gallery needs maps again, and recomputes its few
         prediction.anomaly_map = prediction.pred_mask = None
         self.predictions.append(prediction)
@@ -99,6 +113,8 @@ class Evaluation:
             "image": image_metrics(labels, raw, predicted),
             "intervals": bootstrap(labels, raw, predicted, seed=seed),
             "pixel": self.pixels.compute() if self.has_masks else {},
+            "ms_per_image": 1000 * float(np.median(self.seconds)),
+            "pixel_curve": self.pixels.curve(CURVE_POINTS) if self.has_masks else [],
             "per_defect": {
                 defect: {"count": defects.count(defect), **found}
                 for defect, found in per_defect(defects, raw, predicted).items()
@@ -128,10 +144,35 @@ def score_row(prediction: Prediction) -> dict[str, Any]:
 def gallery(detector: Detector, data: InspectionData, rows: list[dict[str, Any]]) -> list[Example]:
     """The test pictures worth a look, scored again: keeping every map of the test would fill the memory."""
     pictures = data.of_role("test")
-    return [_example(detector, pictures[row]) for row in choose_examples(rows)]
+    return [example(detector, pictures[row]) for row in choose_examples(rows)]
 
 
-def _example(detector: Detector, batch: Batch) -> Example:
+def cleaned_examples(
+    autoencoder: PatchAutoencoder, normals: Pictures, corruption: Corruption, *, seed: int
+) -> np.ndarray:
+    """Validation normals, the same with something pasted on, what the network makes of it, and the error.
+
+    As the network sees them, in rows: uint8 (H, W, 3). A network that is trained without pasting is shown both
+    families all the same: what it lets pass, it would not find.
+    """
+    corruption = corruption if corruption.active else Corruption(family="mixed")
+    device = next(autoencoder.parameters()).device
+    columns: tuple[list[np.ndarray], ...] = ([], [], [], [])
+    for number, image in enumerate(islice(normals.images(), EXAMPLES)):
+        original = resize(image, autoencoder.downsize)[0].permute(1, 2, 0).numpy()
+        corrupted = corruption(original, np.random.default_rng([seed, number])).image
+        picture = torch.from_numpy(np.ascontiguousarray(corrupted.transpose(2, 0, 1)))[None].to(device)
+        cleaned = autoencoder.map(picture).low_reconstruction
+        assert cleaned is not None
+        error = (picture - cleaned).abs().mean(dim=1)[0].cpu().numpy()
+        cleaned_picture = cleaned[0].permute(1, 2, 0).cpu().numpy()
+        for column, panel in zip(columns, (original, corrupted, cleaned_picture, error), strict=True):
+            column.append(panel)
+    return contact_sheet(*columns)
+
+
+def example(detector: Detector, batch: Batch) -> Example:
+    """All pictures of one test part, scored again."""
     sample, alignment = batch.sample[0], batch.alignment[0]
     scored = detector.score(batch.image)
     prediction = detector.judge(scored, sample.path, alignment)

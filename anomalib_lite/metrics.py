@@ -208,8 +208,10 @@ class PixelMetrics:
         self._overlap = np.zeros(BINS)  # defect pixels, each weighing 1 / area of its region
         self._flagged = np.zeros(2, dtype=np.int64)  # normal, defect pixels above tau
 
-    def update(self, anomaly_map: np.ndarray, mask: np.ndarray) -> None:
+    def update(self, anomaly_map: np.ndarray, mask: np.ndarray, *, flagged: np.ndarray | None = None) -> None:
         """Count the pixels of a map (H, W) float32, not negative, against its mask (H, W) bool.
+
+        `flagged` (H, W) bool is the predicted mask; None: all that is above tau.
 
         Raises InputError for a mask of another size, or for a map that is negative, infinite or NaN.
         """
@@ -222,7 +224,7 @@ class PixelMetrics:
         in_defect = bins[mask]
         _add(self._normal, np.bincount(bins.ravel()))
         if self.tau is not None:
-            flagged = anomaly_map > self.tau
+            flagged = anomaly_map > self.tau if flagged is None else flagged
             hit = np.count_nonzero(flagged & mask)
             self._flagged += (np.count_nonzero(flagged) - hit, hit)
         if len(in_defect):
@@ -255,6 +257,8 @@ class PixelMetrics:
             "pixel_AP",
             "pixel_F1Score",
             "pixel_F1Score_oracle",
+            "pixel_Precision",
+            "pixel_Recall",
             *AUPRO_LIMITS,
         )
         found: dict[str, float | None] = dict.fromkeys(names)
@@ -269,12 +273,69 @@ class PixelMetrics:
             (2 * true_positives / (true_positives + false_positives + defect)).max()
         )
         if self.tau is not None:
-            found["pixel_F1Score"] = float(2 * self._flagged[1] / (self._flagged.sum() + defect))
+            hits, flagged = int(self._flagged[1]), int(self._flagged.sum())
+            found["pixel_F1Score"] = 2 * hits / (flagged + defect)
+            found["pixel_Precision"] = hits / flagged if flagged else None
+            found["pixel_Recall"] = hits / defect
         # rounding: the weights of a region sum to 1 only nearly
         overlap = np.minimum(_from_the_top(self._overlap[used]) / self.regions, 1)
         for name, limit in AUPRO_LIMITS.items():
             found[name] = area_up_to(false_positives / normal, overlap, limit)
         return found
+
+    def best_tau(self) -> float | None:
+        """The cut with the best F1 score on these masks; None without defective or without normal pixels.
+
+        >>> metrics = PixelMetrics(tau=None)
+        >>> metrics.update(np.array([[0.1, 0.6], [0.2, 0.9]], np.float32), np.array([[0, 0], [0, 1]], bool))
+        >>> bool(0.6 < metrics.best_tau() < 0.9)
+        True
+        """
+        used = np.flatnonzero((self._normal + self._defect) > 0)
+        if not (self._defect.any() and self._normal.any()):
+            return None
+        hits, flagged = self._above(used)
+        best = int(np.argmax(2 * hits / (flagged + self._defect.sum())))
+        return float(np.nextafter(_lower_edge(used[best]), np.float32(0)))  # the bin itself lies above
+
+    def curve(self, points: int) -> list[dict[str, float]]:
+        """Precision, recall and F1 score against tau, at about `points` cuts between which equally many pixels lie.
+
+        Half of the cuts divide the defect pixels alike, half the normal ones above half of all; empty without
+        defective or without normal pixels.
+        """
+        used = np.flatnonzero((self._normal + self._defect) > 0)
+        if not (self._defect.any() and self._normal.any()):
+            return []
+        hits, flagged = self._above(used)
+        misses, defect = flagged - hits, int(self._defect.sum())
+        shares = np.linspace(0, 1, points // 2)
+        recall = np.searchsorted(-hits, -shares * defect)
+        # false-positive rates on a logarithmic scale: what matters happens where few normal pixels are left
+        rates = np.searchsorted(-misses, -misses[0] * np.geomspace(1e-5, 0.5, points - len(shares)))
+        rows = []
+        for place in np.unique(np.concatenate([recall, rates]).clip(0, len(used) - 1)):
+            hit, flag = int(hits[place]), int(flagged[place])
+            rows.append(
+                {
+                    "tau": float(np.nextafter(_lower_edge(used[place]), np.float32(0))),
+                    "precision": hit / flag,
+                    "recall": hit / defect,
+                    "F1": 2 * hit / (flag + defect),
+                }
+            )
+        return rows
+
+    def _above(self, used: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How many defect pixels and pixels in all lie in each used bin or a higher one."""
+        return tuple(  # type: ignore[return-value]  # of two
+            np.cumsum(counts[used][::-1])[::-1] for counts in (self._defect, self._normal + self._defect)
+        )
+
+
+def _lower_edge(bins: np.ndarray) -> np.ndarray:
+    """The smallest value that falls into a bin."""
+    return (np.asarray(bins, dtype=np.uint32) << DROPPED_BITS).view(np.float32)
 
 
 def area_up_to(x: np.ndarray, y: np.ndarray, limit: float) -> float:

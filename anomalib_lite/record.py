@@ -11,8 +11,10 @@ import torch
 
 from anomalib_lite import __version__
 from anomalib_lite.data.datamodule import InspectionData
+from anomalib_lite.data.pasting import Corruption
 from anomalib_lite.detector import Detector
-from anomalib_lite.evaluation import Evaluation, gallery
+from anomalib_lite.evaluation import Evaluation, cleaned_examples, gallery
+from anomalib_lite.models.reconstruction import PatchAutoencoder
 from anomalib_lite.stages import digest
 from anomalib_lite.types import RunRecord
 
@@ -78,6 +80,8 @@ def gather_record(
     metrics: dict[str, Any],
     losses: list[dict[str, float]],
     facts: dict[str, Any],
+    corruption: Corruption,
+    seed: int,
 ) -> RunRecord:
     """All that the report is made from."""
     notes = [RENDERED] if rendered else []
@@ -99,4 +103,9 @@ def gather_record(
         embeddings=np.stack(embeddings) if embeddings else None,
         latents=np.stack(latents) if latents else None,
         examples=gallery(detector, data, rows),
+        contact_sheet=(
+            cleaned_examples(detector.model, data.of_role("validation"), corruption, seed=seed)
+            if isinstance(detector.model, PatchAutoencoder)
+            else None
+        ),
     )

@@ -19,26 +19,32 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
+from anomalib_lite.benchmark.command import benchmark_command as benchmark_command
 from anomalib_lite.callbacks import FeatureEmbedding, fit_and_calibrate
 from anomalib_lite.console import ExitCode, main
 from anomalib_lite.data.datamodule import InspectionData
+from anomalib_lite.data.images import list_images
 from anomalib_lite.data.preparation import Preparation
 from anomalib_lite.data.registration import Registration
 from anomalib_lite.detector import Detector, Model
-from anomalib_lite.evaluation import Evaluation, validation_auroc
+from anomalib_lite.evaluation import Evaluation, example, validation_auroc
 from anomalib_lite.inspection import inspect
-from anomalib_lite.models.reconstruction import PatchAutoencoder, Reconstruction
+from anomalib_lite.loggers import flat_figures, log_results, log_settings, make_loggers
+from anomalib_lite.models.reconstruction import PatchAutoencoder, Reconstruction, Testing
 from anomalib_lite.record import about, gather_facts, gather_record
+from anomalib_lite.report.comparison_examples import choose_shared, write_examples
 from anomalib_lite.report.page import write_report
 from anomalib_lite.report.tables import metrics_table, write_metrics, write_scores
 from anomalib_lite.report.verdict import rate_intervals, tally
 from anomalib_lite.schema import register_schemas
 from anomalib_lite.scoring.embedding import Embedder, find_weights
 from anomalib_lite.stages import StageStore
-from anomalib_lite.training import train_autoencoder
+from anomalib_lite.synthesise import synthesise
+from anomalib_lite.training import Trained, train_autoencoder
 from anomalib_lite.types import InputError
 
 log = logging.getLogger(__name__)
@@ -55,6 +61,12 @@ def predict_command(arguments: Sequence[str] | None = None) -> int:
     return main("predict", predict, arguments)
 
 
+def synthesise_command(arguments: Sequence[str] | None = None) -> int:
+    """`anomalib-lite-synthesise`: returns the exit code."""
+    register_schemas()
+    return main("synthesise", synthesise_pictures, arguments)
+
+
 def train(cfg: DictConfig) -> float:
     """Learn, calibrate, test and report; returns validation_AUROC, so that a sweeper never optimises on test.
 
@@ -66,6 +78,7 @@ def train(cfg: DictConfig) -> float:
     threads = set_threads(cfg.threads)
     quieten()
     _check_writable(folder)
+    loggers = make_loggers(cfg.logger or {})
     store = StageStore(Path(cfg.outputs) / ".stages" if cfg.cache else folder / "stages")
     seconds: dict[str, float] = {}
     embedder = make_embedder(cfg)  # weights that can't be had are no news for after the preparation
@@ -73,10 +86,11 @@ def train(cfg: DictConfig) -> float:
         data = make_data(cfg, store)
         data.setup()
     detector = make_detector(cfg, data, embedder)
-    losses: list[dict[str, float]] = []
+    detector.check(next(data.of_role("train").images()))
+    trained = Trained([], None)
     if cfg.model.trains:
         with _timed(seconds, "training"):
-            losses = _train_network(cfg, detector, data, store, folder)
+            trained = _train_network(cfg, detector, data, store, folder, loggers)
     with _timed(seconds, "fitting and testing"):
         evaluation = _test(cfg, detector, data, folder)
         metrics = evaluation.finish(seed=cfg.seed)
@@ -85,6 +99,7 @@ def train(cfg: DictConfig) -> float:
         metrics["validation_AUROC"] = validation_auroc(detector, validation, seed=cfg.seed)
     metrics["intervals"] |= rate_intervals(tally(evaluation.rows()))  # Wilson's: a rate of 0 has a width too
     metrics |= about(detector, data, evaluation) | {"seconds": seconds}
+    metrics["training"] = {"seconds": trained.seconds}  # of this network, also where it was reused
     facts = gather_facts(data, detector, name=cfg.data.name, seed=cfg.seed, threads=threads)
     detector.save(folder / "bundle", card=facts)
     write_metrics(metrics, folder)
@@ -99,10 +114,17 @@ def train(cfg: DictConfig) -> float:
             detector=detector,
             evaluation=evaluation,
             metrics=metrics,
-            losses=losses,
+            losses=trained.losses,
             facts=facts,
+            corruption=value_object(cfg.corruption),
+            seed=cfg.seed,
         )
         print(f"\nreport: {write_report(record, folder)}")
+        pictures = data.of_role("test")
+        shown = [example(detector, pictures[row]) for row in choose_shared(evaluation.rows())]
+        write_examples(shown, folder, cut=detector.tau_)  # for a comparison: the same ones of every method
+    log_settings(loggers, cfg)
+    log_results(loggers, flat_figures(metrics), sorted((folder / "plots").glob("*.*g")))
     _point_latest(Path(cfg.outputs), folder)
     print(f"bundle: {folder / 'bundle'}\ntook:   {time.perf_counter() - started:.0f} s")
     return float(metrics["validation_AUROC"])
@@ -130,6 +152,22 @@ def predict(cfg: DictConfig) -> ExitCode:
     return ExitCode(1 if counts["defective"] or counts["rejected"] else 0)
 
 
+def synthesise_pictures(cfg: DictConfig) -> None:
+    """Paste synthetic defects onto pictures of good parts; see `anomalib_lite.synthesise.synthesise`."""
+    set_threads(cfg.threads)
+    output = Path(HydraConfig.get().runtime.output_dir) if cfg.output is None else Path(str(cfg.output))
+    source = Path(str(cfg.source))
+    made = synthesise(
+        [source] if source.is_file() else list_images(source),
+        value_object(cfg.corruption),
+        output,
+        seed=cfg.seed,
+        copies=cfg.copies,
+        format=cfg.format,
+    )
+    print(f"{made} pictures: {output}")
+
+
 def value_object(node: DictConfig) -> Any:
     """The dataclass whose schema a config node has; its own checks run here."""
     return OmegaConf.to_object(node)
@@ -150,7 +188,7 @@ def make_data(cfg: DictConfig, store: StageStore) -> InspectionData:
         roles=value_object(cfg.roles),
         calibration_minimum=value_object(cfg.threshold).minimum_calibration(),
         grid=value_object(cfg.grid),
-        downsize=data.downsize,
+        downsize=network_size(data.downsize),
         batch_size=cfg.model.batch_size,
         steps_per_epoch=cfg.model.steps_per_epoch,
         seed=cfg.seed,
@@ -159,6 +197,21 @@ def make_data(cfg: DictConfig, store: StageStore) -> InspectionData:
         on_not_aligned=data.on_not_aligned,
         num_workers=data.num_workers,
     )
+
+
+def network_size(downsize: Any) -> int | tuple[int, int] | None:
+    """`data.downsize` as a long side or as (height, width).
+
+    Raises:
+        InputError: for anything but null, a whole number or two of them, above 0.
+    """
+    sides = list(downsize) if OmegaConf.is_list(downsize) else [downsize]
+    whole = all(isinstance(side, int) and side > 0 for side in sides)
+    if downsize is None or (whole and len(sides) == 1):
+        return downsize
+    if not (whole and len(sides) == 2):
+        raise InputError(f"data.downsize: expected a long side or [height, width] in pixels, got {downsize}")
+    return sides[0], sides[1]
 
 
 def make_embedder(cfg: DictConfig) -> Embedder | None:
@@ -181,6 +234,7 @@ def make_detector(cfg: DictConfig, data: InspectionData, embedder: Embedder | No
         embedder=embedder,
         scaler=value_object(cfg.scaler),
         classifier=value_object(cfg.classifier),
+        similarity=value_object(cfg.similarity),
         postprocess=value_object(cfg.postprocess),
         threshold=value_object(cfg.threshold),
     )
@@ -216,27 +270,36 @@ def quieten() -> None:
 
 
 def _train_network(
-    cfg: DictConfig, detector: Detector, data: InspectionData, store: StageStore, folder: Path
-) -> list[dict[str, float]]:
+    cfg: DictConfig,
+    detector: Detector,
+    data: InspectionData,
+    store: StageStore,
+    folder: Path,
+    loggers: list[Logger],
+) -> Trained:
     model = cfg.model
     assert isinstance(detector.model, PatchAutoencoder)
     module = Reconstruction(
         autoencoder=detector.model,
         optimizer=instantiate(model.optimizer),
         learning_rate=model.learning_rate,
-        activity_weight=model.activity_weight,
+        corruption=value_object(cfg.corruption),
+        augmentation=value_object(cfg.augmentation),
+        seed=cfg.seed,
     )
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
     # a model's name and its score do not change what is trained: ae_l2 shares the CPCAE's weights
-    settings = {key: value for key, value in plain["model"].items() if key != "name"}
+    settings = {"model": {key: value for key, value in plain["model"].items() if key != "name"}}
+    settings |= {group: plain[group] for group in ("grid", "trainer", "augmentation", "seed")}
+    settings |= {"corruption": module.corruption.facts()}
     return train_autoencoder(
         detector.model,
         module=module,
-        make_trainer=partial(_trainer, cfg, folder, logger=instantiate(cfg.logger)),
+        make_trainer=partial(_trainer, cfg, folder, logger=loggers),
         data=data,
         store=store,
-        settings={"model": settings, "grid": plain["grid"], "trainer": plain["trainer"], "seed": cfg.seed},
+        settings=settings,
         folder=folder,
         patience=model.patience,
         resume=cfg.resume is not None,
@@ -258,10 +321,7 @@ def _test(cfg: DictConfig, detector: Detector, data: InspectionData, folder: Pat
     if isinstance(detector.model, PatchAutoencoder):
         embedding = FeatureEmbedding(detector=detector, data=data)
         trainer = _trainer(cfg, folder, callbacks=[embedding], logger=False)
-        module = Reconstruction(
-            autoencoder=detector.model, optimizer=torch.optim.SGD, learning_rate=0.0, activity_weight=0.0
-        )
-        trainer.test(module, datamodule=data, verbose=False)
+        trainer.test(Testing(detector.model), datamodule=data, verbose=False)
         detector.to(detector.device)  # Lightning has left the network in plain memory
         return embedding.evaluation
     on_gpu = cfg.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
@@ -269,7 +329,9 @@ def _test(cfg: DictConfig, detector: Detector, data: InspectionData, folder: Pat
     fit_and_calibrate(detector, data)
     evaluation = Evaluation(detector)
     for batch in tqdm(data.test_dataloader(), desc="testing", unit="picture", disable=None):
-        evaluation.add(batch, detector.score(batch.image))
+        start = time.perf_counter()
+        scored = detector.score(batch.image)
+        evaluation.add(batch, scored, seconds=time.perf_counter() - start)
     return evaluation
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zipfile import BadZipFile, ZipFile
 
 import torch
@@ -24,10 +25,11 @@ from anomalib_lite.report.files import replace_file
 from anomalib_lite.stages import StageStore, code_digest, digest
 from anomalib_lite.types import InputError
 
-TRAINING_CODE = (
+TRAINING_CODE = (  # and the network's own file
     "models/blocks.py",
-    "models/cpcae.py",
+    "models/condition.py",
     "models/losses.py",
+    "models/network.py",
     "models/reconstruction.py",
     "data/datamodule.py",
     "data/patches.py",
@@ -36,6 +38,26 @@ TRAINING_CODE = (
     "callbacks.py",
     "training.py",
 )
+CORRUPTION_CODE = tuple(
+    f"data/{name}.py"
+    for name in (
+        "augmentation",
+        "blending",
+        "cutouts",
+        "drawing",
+        "drawn_defects",
+        "drawn_objects",
+        "pasting",
+        "synthetic",
+    )
+)
+
+
+class Trained(NamedTuple):
+    """What is known of a training."""
+
+    losses: list[dict[str, float]]  # one per epoch
+    seconds: float | None  # None: it was resumed, or there was none
 
 
 def train_autoencoder(
@@ -49,7 +71,7 @@ def train_autoencoder(
     folder: Path,
     patience: int,
     resume: bool,
-) -> list[dict[str, float]]:
+) -> Trained:
     """Give `autoencoder` the best weights of a training run, or of an earlier run with the same settings.
 
     Args:
@@ -62,24 +84,29 @@ def train_autoencoder(
         resume: go on from `folder/checkpoints/last.ckpt`.
 
     Returns:
-        The losses of every epoch.
+        The losses of every epoch and how long the training took.
 
     Raises:
         InputError: for a checkpoint that is missing, broken or another run's, for a network that diverged, and
             where nothing can be written.
         KeyboardInterrupt: after Ctrl-C; its text says what is kept.
     """
+    code = [*TRAINING_CODE, f"models/{autoencoder.network_name}.py"]
+    if module.corruption.active or module.augmentation.active:
+        code += CORRUPTION_CODE
     made_from = {
         "data": data.made_from,
         "rows": data.rows["train"] + data.rows["validation"],
         "settings": settings,
-        "code": code_digest(TRAINING_CODE),
+        "code": code_digest(code),
         "torch": torch.__version__,
     }
 
     def make(stage: Path) -> None:
         origin = {part: digest(content) for part, content in made_from.items()}
+        start = time.perf_counter()
         losses = _fit(module, make_trainer, data, folder, patience, origin, resume)
+        seconds = None if resume else round(time.perf_counter() - start, 2)  # of a part only
         weights = _best_weights(folder / "checkpoints" / "best.ckpt")
         if not all(tensor.isfinite().all() for tensor in weights.values()):
             raise InputError(
@@ -88,10 +115,11 @@ def train_autoencoder(
             )
         save_file(weights, stage / "weights.safetensors")
         (stage / "losses.json").write_text(json.dumps(losses))
+        (stage / "seconds.json").write_text(json.dumps(seconds))
 
     stage = store.get("network", made_from, make)
     autoencoder.load_state_dict(load_file(stage / "weights.safetensors"))
-    return json.loads((stage / "losses.json").read_text())
+    return Trained(*(json.loads((stage / f"{name}.json").read_text()) for name in Trained._fields))
 
 
 def _fit(
@@ -111,6 +139,7 @@ def _fit(
         filename="best",
         monitor="val_loss",
         save_on_train_epoch_end=True,
+        save_weights_only=True,  # nothing goes on from the best epoch
         enable_version_counter=False,
     )
     # not `save_last`, which follows the best one; after it, so that it knows the best one of its own epoch

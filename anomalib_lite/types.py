@@ -68,7 +68,7 @@ class Prediction:
     pred_score: float | None  # 0..1, the cut that the rule fitted lies at 0.5; None without a threshold
     pred_label: int | None  # 1 defective, 0 good; None without a threshold
     anomaly_map: np.ndarray | None  # (H, W) float32 on the registered picture
-    pred_mask: np.ndarray | None  # (H, W) bool, anomaly_map > tau
+    pred_mask: np.ndarray | None  # (H, W) bool, anomaly_map > tau, less regions below the minimum area
     alignment: Alignment
     rejected: str = ""  # why no score could be given: "not aligned: ..."
 
@@ -109,3 +109,4 @@ class RunRecord:
     embeddings: np.ndarray | None  # (n, D) map embeddings of the test pictures, in the order of `scores`
     latents: np.ndarray | None  # (n, L) the autoencoder's latent vectors of the same pictures
     examples: list[Example] = field(default_factory=list)
+    contact_sheet: np.ndarray | None = None  # (H, W, 3) uint8: original / synthesised / cleaned / error

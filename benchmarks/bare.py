@@ -11,21 +11,20 @@ import torch
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, LightningModule, Trainer
 from omegaconf import DictConfig
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from anomalib_lite.data.datamodule import InspectionData
 from anomalib_lite.data.resize import resize
-from anomalib_lite.models.losses import l1_activity, l2
 from anomalib_lite.scoring.embedding import Weights
 
 
 class Loop:
     """A training loop in plain PyTorch: same network, optimiser, schedule and loss, all patches in memory."""
 
-    def __init__(self, network: nn.Module, data: InspectionData, cfg: DictConfig) -> None:
+    def __init__(self, network: Any, data: InspectionData, cfg: DictConfig) -> None:
         self.network, self.batch, self.steps = network, data.batch_size, data.steps_per_epoch
-        self.activity_weight, rate = cfg.model.activity_weight, cfg.model.learning_rate
+        rate = cfg.model.learning_rate
         self.optimizer = instantiate(cfg.model.optimizer)(network.parameters(), lr=rate)
         steps = self.steps * cfg.trainer.max_epochs
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -41,15 +40,13 @@ class Loop:
         for rows in torch.randint(len(self.patches), (self.steps, self.batch)):
             patches = self.patches[rows]
             self.optimizer.zero_grad()
-            out = self.network(patches, self.index[rows])
-            loss = l2(patches, out.patches) + self.activity_weight * l1_activity(out.latent)
-            loss.backward()
+            self.network.loss(patches, self.index[rows], patches, progress=1.0).total.backward()
             self.optimizer.step()
             self.schedule.step()
         self.network.eval()
         with torch.no_grad():
             for patches, index in zip(*(part.split(self.batch) for part in self.validation), strict=True):
-                l2(patches, self.network(patches, index).patches)
+                self.network.loss(patches, index, patches, progress=1.0)
         return time.perf_counter() - start
 
 

@@ -16,7 +16,7 @@ import pytest
 import safetensors.numpy
 
 from anomalib_lite import bundle as bundle_module
-from anomalib_lite.bundle import ARRAYS, DTYPES, MANIFEST, SETTINGS, read_bundle, write_bundle
+from anomalib_lite.bundle import ARRAYS, DTYPES, FORMAT, MANIFEST, SETTINGS, read_bundle, write_bundle
 from anomalib_lite.types import InputError
 
 SETTINGS_VALUE = {
@@ -59,7 +59,7 @@ def forge(folder: Path, contents: dict[str, bytes], **manifest: Any) -> None:
         for name in (SETTINGS, ARRAYS)
         for data in [(folder / name).read_bytes()]
     }
-    content = {"format": 1, "version": "0", "files": listed} | manifest
+    content = {"format": FORMAT, "version": "0", "files": listed} | manifest
 
     def dump(value: dict) -> bytes:
         return (json.dumps(value, indent=2) + "\n").encode()
@@ -152,9 +152,10 @@ def test_what_is_not_a_bundle(tmp_path: Path) -> None:
 
 
 def test_another_format_version_says_who_wrote_it(folder: Path) -> None:
-    forge(folder, {}, format=2, version="9.1")
+    forge(folder, {}, format=FORMAT + 1, version="9.1")
     with pytest.raises(
-        InputError, match=r"expected bundle format 1, found 2 \(written by anomalib-lite '9.1'"
+        InputError,
+        match=rf"expected bundle format {FORMAT}, found {FORMAT + 1} \(written by anomalib-lite '9.1'",
     ):
         read_bundle(folder)
 

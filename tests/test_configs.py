@@ -21,14 +21,18 @@ MUST_BE_GIVEN = {
     "embedding=timm": ["embedding.backbone=resnet18"],
     "threshold=fixed": ["threshold.raw_value=0.5"],
 }
+VALUE_OBJECTS = (
+    "grid", "roles", "scoring", "scaler", "classifier", "similarity", "postprocess", "corruption", "augmentation",
+    "threshold",
+)  # fmt: skip
 SUPPLIED_IN_CODE = {"positions", "downsize", "params", "lr"}  # what `run.py` adds to a `_partial_`
 
 
 def options() -> list[str]:
-    """`group=name` for every option file; `data/base` is only there to be inherited."""
+    """`group=name` for every option file; a `base` is only there to be inherited."""
     files = sorted(config_folder().glob("*/*.yaml"))
     names = [f"{file.parent.name}={file.stem}" for file in files]
-    return [name for name in names if name != "data=base" and not name.startswith("experiment=")]
+    return [name for name in names if not name.endswith("=base") and not name.startswith("experiment=")]
 
 
 def experiments() -> list[str]:
@@ -71,10 +75,14 @@ def assert_fits(cfg: DictConfig) -> None:
         ours = node["_target_"].startswith("anomalib_lite.")
         kinds = {parameter.kind for parameter in parameters.values()}
         assert not (ours and inspect.Parameter.VAR_KEYWORD in kinds), f"{place}: **kwargs hide dead settings"
-        needed = {name for name, parameter in parameters.items() if parameter.default is parameter.empty}
+        needed = {
+            name
+            for name, parameter in parameters.items()
+            if parameter.default is parameter.empty and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        }
         supplied = SUPPLIED_IN_CODE if node.get("_partial_") else set()
         assert needed - keys <= supplied, f"{place}: {node['_target_']} needs {needed - keys - supplied}"
-    for group in ("grid", "roles", "scoring", "scaler", "classifier", "postprocess", "threshold"):
+    for group in VALUE_OBJECTS:
         value_object = OmegaConf.to_object(cfg[group])
         assert type(value_object).__module__.startswith("anomalib_lite."), f"{group} has no schema"
 
@@ -120,7 +128,7 @@ def test_predict_needs_a_bundle_and_a_source() -> None:
 @pytest.mark.parametrize(
     ("argument", "expected"),
     [
-        ("model=cpcea", "unknown choice 'model/cpcea' (choices: ae_l2, cpcae, "),
+        ("model=cpcea", "unknown choice 'model/cpcea' (choices: ae_l2, cae, cpcae, "),
         ("data=zippers", "unknown choice 'data/zippers' (choices: "),
         ("threshold=conformel", "unknown choice 'threshold/conformel' (choices: conformal, f1, fixed, "),
         ("models=cpcae", "unknown option 'models' (choices: "),
@@ -135,7 +143,10 @@ def test_predict_needs_a_bundle_and_a_source() -> None:
             "(choices in model: name, trains, batch_size, steps_per_epoch, ",
         ),
         ("grid.size=32 grid.stride=999", "stride must be in (0, size=32], got 999"),
-        ("scoring.method=maps", "scoring.method must be one of embedding, map, got maps"),
+        (
+            "scoring.method=maps",
+            "scoring.method must be one of embedding, map, similarity, reconstruction_probability, got maps",
+        ),
         ("seed", "Error parsing override 'seed'"),
     ],
 )

@@ -19,18 +19,20 @@ import torch
 from torch import Tensor
 
 from anomalib_lite.baselines import DeepFeatures, NearestNeighbour, Variation
-from anomalib_lite.bundle import ARRAYS, MANIFEST, SETTINGS, read_bundle
+from anomalib_lite.bundle import ARRAYS, FORMAT, MANIFEST, SETTINGS, read_bundle
 from anomalib_lite.data.images import read_image
 from anomalib_lite.data.patches import PatchGrid
 from anomalib_lite.data.preparation import Preparation
 from anomalib_lite.data.registration import Registration
-from anomalib_lite.detector import Detector, Model, Scoring
+from anomalib_lite.detector import Detector, Model, Scored, Scoring
 from anomalib_lite.models.cpcae import CPCAE
 from anomalib_lite.models.reconstruction import PatchAutoencoder
+from anomalib_lite.models.vae import VAE
 from anomalib_lite.scoring.classifiers import KNN
 from anomalib_lite.scoring.embedding import Embedder, find_weights
 from anomalib_lite.scoring.postprocess import PostProcess
 from anomalib_lite.scoring.scaler import Scaler
+from anomalib_lite.scoring.similarity import Similarity
 from anomalib_lite.scoring.threshold import ConformalThreshold
 from anomalib_lite.types import InputError
 
@@ -56,8 +58,17 @@ def autoencoder() -> PatchAutoencoder:
     return PatchAutoencoder(network=network, grid=grid, downsize=SIZE).eval()
 
 
+def vae() -> PatchAutoencoder:
+    torch.manual_seed(0)
+    grid = PatchGrid(size=16, stride=8)
+    shape = {"patch_size": 16, "widths": [4, 8], "dense": 8, "latent_dim": 4, "positions": grid.count(SIZE)}
+    network = VAE(**shape, condition="index", kl_weight=0.002, kl_warmup=0.3)
+    return PatchAutoencoder(network=network, grid=grid, downsize=SIZE).eval()
+
+
 MODELS: dict[str, Callable[[], Model]] = {
     "autoencoder": autoencoder,
+    "vae": vae,
     "deep_feature": DeepFeatures,
     "nearest_neighbour": lambda: NearestNeighbour(downsize=SIZE),
     "variation": lambda: Variation(downsize=SIZE, floor=0.01),
@@ -77,6 +88,7 @@ def fitted(model: str, method: str) -> Detector:
         embedder=None if weights is None else Embedder(weights=weights, pooling="max", precision="float32"),
         scaler=Scaler(),
         classifier=KNN(k=2),
+        similarity=Similarity(name="ssim"),
         postprocess=PostProcess(gaussian=1.0),
         threshold=ConformalThreshold(alpha=0.2),
     )
@@ -150,8 +162,11 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("autoencoder", "embedding"),
         ("autoencoder", "map"),
+        ("autoencoder", "similarity"),
+        ("vae", "reconstruction_probability"),
         ("deep_feature", "embedding"),
         ("nearest_neighbour", "map"),
+        ("nearest_neighbour", "similarity"),
         ("variation", "map"),
     ],
 )
@@ -210,7 +225,7 @@ def test_a_bundle_of_another_version_says_so(bundle: Path, part: Path, tmp_path:
     (bundle / MANIFEST).write_bytes(dump(manifest | {"format": 99, "version": "9.1"}))
     ended = predict(bundle, part / "test" / "good", tmp_path / "out")
     assert ended.code == 2
-    assert "expected bundle format 1, found 99 (written by anomalib-lite '9.1'" in ended.err
+    assert f"expected bundle format {FORMAT}, found 99 (written by anomalib-lite '9.1'" in ended.err
 
 
 def test_what_is_no_bundle(part: Path, tmp_path: Path, predict: Run) -> None:
@@ -338,3 +353,60 @@ def test_weights_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"array 'model\.encoder.* holds NaN or infinity"):
         detector.save(tmp_path / "bundle", card={})
     assert {path.name: path.read_bytes() for path in (tmp_path / "bundle").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("model", "method", "reason"),
+    [
+        ("variation", "similarity", "scoring=similarity needs a model that reconstructs, got variation"),
+        ("autoencoder", "reconstruction_probability", "needs a network with a probability (vae), got cpcae"),
+        (
+            "variation",
+            "reconstruction_probability",
+            "needs a network with a probability (vae), got variation",
+        ),
+    ],
+)
+def test_a_score_that_a_model_cannot_give_is_refused(model: str, method: str, reason: str) -> None:
+    with pytest.raises(InputError) as refused:
+        fitted(model, method)
+    assert reason in str(refused.value)
+
+
+def test_the_pixel_cut_is_learned_from_drawn_defects() -> None:
+    detector = fitted("nearest_neighbour", "map")
+    from_normals = detector.tau_
+    good = tensors(photographs(4, seed=5))
+    drawn = []
+    for image in good:
+        mask = np.zeros((48, 64), bool)
+        mask[10:30, 10:30] = True
+        defective = image.clone()
+        defective[..., 10:30, 10:30] += 0.3
+        drawn += [(image, np.zeros_like(mask)), (defective, mask)]
+    tau = detector.learn_tau(drawn).tau_
+    assert tau is not None
+    assert tau != from_normals
+    scored = detector.score(drawn[1][0])
+    assert scored.anomaly_map is not None
+    flagged, truth = scored.anomaly_map > tau, drawn[1][1]
+    assert 2 * (flagged & truth).sum() / (flagged.sum() + truth.sum()) > 0.8
+
+
+def test_a_small_region_is_not_in_the_mask_of_the_photograph_either() -> None:
+    detector = fitted("nearest_neighbour", "map")
+    detector.tau_ = 0.5
+    detector.postprocess.minimum_area = 9
+    anomaly_map = np.zeros((48, 64), np.float32)
+    anomaly_map[4:6, 4:6] = 1.0  # 4 pixels
+    anomaly_map[20:30, 20:30] = 1.0
+    _, alignment = detector.preparation(photographs(1, seed=6)[0])
+    mask = detector.postprocess.mask(anomaly_map, 0.5)
+    scored = Scored(0.0, anomaly_map, None, detector.score(torch.rand(1, 3, 48, 64)).mapped)
+    prediction = detector.judge(scored, Path("new.png"), alignment)
+    assert np.array_equal(prediction.pred_mask, mask)
+    carried, carried_mask = detector.carry(prediction, (48, 64))
+    assert carried_mask is not None
+    assert carried[4, 4] > 0.5
+    assert not carried_mask[:10, :10].any()
+    assert carried_mask[25, 25]

@@ -339,7 +339,11 @@ def test_undefined_pixel_metrics_are_none() -> None:
         assert set(counted([ones], [mask], tau=0.5).values()) == {None}
     assert set(PixelMetrics(tau=0.5).compute().values()) == {None}
     half = np.array([[True, False]])
-    assert [k for k, v in counted([ones[:1, :2]], [half]).items() if v is None] == ["pixel_F1Score"]
+    assert [k for k, v in counted([ones[:1, :2]], [half]).items() if v is None] == [
+        "pixel_F1Score",
+        "pixel_Precision",
+        "pixel_Recall",
+    ]
 
 
 @pytest.mark.parametrize("value", [-1e-9, math.nan, math.inf])

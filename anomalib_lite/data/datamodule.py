@@ -26,9 +26,21 @@ from anomalib_lite.types import Alignment, Batch, InputError, Sample
 
 log = logging.getLogger(__name__)
 
-PREPARATION_CODE = tuple(
-    f"data/{name}.py"
-    for name in ("images", "resize", "affine", "pose", "part", "method_choice", "registration", "preparation")
+PREPARATION_CODE = (
+    "bundle.py",
+    *(
+        f"data/{name}.py"
+        for name in (
+            "images",
+            "resize",
+            "affine",
+            "pose",
+            "part",
+            "method_choice",
+            "registration",
+            "preparation",
+        )
+    ),
 )
 
 
@@ -61,7 +73,8 @@ class InspectionData(LightningDataModule):
         roles: the shares held out.
         calibration_minimum: calibration normals that the threshold rule needs.
         grid: patches of the downsized picture.
-        downsize: long side of the picture that the network sees, pixels; None: the registered picture itself.
+        downsize: of the picture that the network sees: its long side, pixels; or (height, width), whatever the
+            part's shape, for networks that take a picture of one size as a whole; None: the registered picture.
         batch_size: patches in a training batch.
         steps_per_epoch: training batches between two validations.
         seed: of the split and the shuffling.
@@ -79,7 +92,7 @@ class InspectionData(LightningDataModule):
         roles: Roles,
         calibration_minimum: int,
         grid: PatchGrid,
-        downsize: int | None,
+        downsize: int | tuple[int, int] | None,
         batch_size: int,
         steps_per_epoch: int,
         seed: int,
@@ -95,7 +108,7 @@ class InspectionData(LightningDataModule):
         _check_least("model.steps_per_epoch", steps_per_epoch, 1)
         _check_least("seed", seed, 0)
         self.source, self.preparation, self.roles = source, preparation, roles
-        self.calibration_minimum, self.grid, self.long_side = calibration_minimum, grid, downsize
+        self.calibration_minimum, self.grid, self.wanted = calibration_minimum, grid, downsize
         self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch
         self.seed, self.store, self.num_workers = seed, store, num_workers
         self.on_bad_image, self.on_not_aligned = on_bad_image, on_not_aligned
@@ -131,7 +144,9 @@ class InspectionData(LightningDataModule):
         ]
         self._assign_rows()
         height, width = self.pictures.shape[-2:]
-        self.downsize = fit_long_side((height, width), self.long_side)
+        self.downsize = (
+            self.wanted if isinstance(self.wanted, tuple) else fit_long_side((height, width), self.wanted)
+        )
         self.positions = self.grid.count(self.downsize)  # an InputError here, before any training
         self.ready = True
 

@@ -5,20 +5,36 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from anomalib_lite.data.folder import folder_samples, mvtec_samples
 from anomalib_lite.types import Sample
 
 
 @dataclass(frozen=True, kw_only=True)
 class MVTecSource:
-    """One category of the MVTec layout."""
+    """One category of the MVTec layout.
+
+    `balanced_test` keeps as many defective test pictures as there are good ones, drawn by `seed`.
+    """
 
     root: str
     category: str | None
+    balanced_test: bool
+    seed: int
 
     def samples(self) -> list[Sample]:
         """Every photograph, masks paired by stem."""
-        return mvtec_samples(Path(self.root), self.category)
+        samples = mvtec_samples(Path(self.root), self.category)
+        return _balanced(samples, self.seed) if self.balanced_test else samples
+
+
+def _balanced(samples: list[Sample], seed: int) -> list[Sample]:
+    good = sum(sample.split == "test" and not sample.label for sample in samples)
+    defective = [row for row, sample in enumerate(samples) if sample.label]
+    kept = np.random.default_rng(seed).permutation(defective)[:good]
+    left_out = set(defective) - set(kept.tolist())
+    return [sample for row, sample in enumerate(samples) if row not in left_out]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,3 +85,43 @@ class ZipperSource:
         return mvtec_samples(
             render_zipper(folder, set_number=self.set_number, size=(width, height), seed=self.seed), None
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeltSource:
+    """Rendered frames of a conveyor belt, or the user's own photographs in the same layout."""
+
+    root: str | None
+    picture: list[int]
+    seed: int
+    folder: str
+
+    def samples(self) -> list[Sample]:
+        """Every frame; renders the set where it is not there yet."""
+        if self.root is not None:
+            return mvtec_samples(Path(self.root), None)
+        from anomalib_lite.data.belt import render_belt
+
+        width, height = self.picture
+        return mvtec_samples(render_belt(Path(self.folder), size=(width, height), seed=self.seed), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FabricSource:
+    """Rendered cloth, or the user's own photographs in the same layout."""
+
+    root: str | None
+    weave: str
+    picture: list[int]
+    seed: int
+    folder: str
+
+    def samples(self) -> list[Sample]:
+        """Every picture; renders the set where it is not there yet."""
+        if self.root is not None:
+            return mvtec_samples(Path(self.root), None)
+        from anomalib_lite.data.fabric import render_fabric
+
+        width, height = self.picture
+        folder = render_fabric(Path(self.folder), weave=self.weave, size=(width, height), seed=self.seed)
+        return mvtec_samples(folder, None)

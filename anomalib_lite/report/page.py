@@ -45,6 +45,8 @@ def write_report(record: RunRecord, folder: Path) -> Path:
     gallery = _gallery(record, scale)
     for name, content in plots.items():
         replace_file(folder / "plots" / f"{name}.png", content)
+    if record.contact_sheet is not None:
+        replace_file(folder / "plots" / "contact_sheet.jpg", jpeg(record.contact_sheet))
     if gallery:
         rows = [
             (f"{row['outcome']}: {row['caption']}", row["panels"])

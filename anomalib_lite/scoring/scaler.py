@@ -62,14 +62,18 @@ class Scaler:
         scale[scale == 0] = 1
         return mean.astype(np.float32), scale
 
-    def transform(self, embeddings: np.ndarray) -> np.ndarray:
-        """Scaled embeddings (B, D) float32; raises InputError for another number of features."""
+    def transform(self, embeddings: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+        """Scaled embeddings (B, D) float32, into `out` if given (it may be the same array).
+
+        Raises InputError for another number of features.
+        """
         embeddings = np.asarray(embeddings, dtype=np.float32)
         if embeddings.shape[1:] != self.mean_.shape:
             raise InputError(
                 f"expected embeddings of {len(self.mean_)} features, got shape {embeddings.shape}"
             )
-        return (embeddings - self.mean_) / self.scale_
+        scaled = np.subtract(embeddings, self.mean_, out=out)
+        return np.divide(scaled, self.scale_, out=scaled)
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Learned arrays and JSON settings; `from_state` reads them."""

@@ -19,7 +19,7 @@ from anomalib_lite.types import InputError
 
 def make_data(root, store, **changes) -> InspectionData:
     settings = {
-        "source": MVTecSource(root=str(root), category=None),
+        "source": MVTecSource(root=str(root), category=None, balanced_test=False, seed=0),
         "preparation": Preparation(registration=Registration(method="none"), crop=None, size=None),
         "roles": Roles(validation_share=0.1, calibration_share=0.15),
         "calibration_minimum": 9,
