@@ -16,7 +16,7 @@ from unittest.mock import patch
 import numpy as np
 
 from anomalib_lite.data.images import list_images, write_png
-from anomalib_lite.data.zipper import render_picture
+from anomalib_lite.data.rendered.zipper import render_picture
 
 DRAWN = 8  # different photographs; links to them make up any number
 SAMPLED_EVERY = 0.02  # seconds between two looks at a process's memory

@@ -23,7 +23,7 @@ import numpy as np
 from anomalib_lite.data.affine import angle, compose, invert, rotation, translation
 from anomalib_lite.data.images import IMAGE_SUFFIXES, read_image
 from anomalib_lite.data.registration import Registration
-from anomalib_lite.data.zipper import render_picture
+from anomalib_lite.data.rendered.zipper import render_picture
 
 PIXELS, DEGREES = 0.5, 0.1  # tolerance
 GRID = 20

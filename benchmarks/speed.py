@@ -41,7 +41,7 @@ from anomalib_lite.console import config_folder
 from anomalib_lite.data.datamodule import InspectionData
 from anomalib_lite.data.images import list_images, read_image
 from anomalib_lite.data.registration import Registration
-from anomalib_lite.data.zipper import MINIMUM_SIZE
+from anomalib_lite.data.rendered.zipper import MINIMUM_SIZE
 from anomalib_lite.detector import Detector
 from anomalib_lite.models.reconstruction import PatchAutoencoder, Reconstruction
 from anomalib_lite.schema import register_schemas

@@ -78,7 +78,7 @@ class ZipperSource:
         """Every picture; renders the set where it is not there yet."""
         if self.root is not None:
             return mvtec_samples(Path(self.root), None)
-        from anomalib_lite.data.zipper import render_zipper  # not needed for anybody's own pictures
+        from anomalib_lite.data.rendered.zipper import render_zipper  # not needed for anybody's own pictures
 
         width, height = self.picture
         folder = Path(self.folder)
@@ -100,7 +100,7 @@ class BeltSource:
         """Every frame; renders the set where it is not there yet."""
         if self.root is not None:
             return mvtec_samples(Path(self.root), None)
-        from anomalib_lite.data.belt import render_belt
+        from anomalib_lite.data.rendered.belt import render_belt
 
         width, height = self.picture
         return mvtec_samples(render_belt(Path(self.folder), size=(width, height), seed=self.seed), None)
@@ -120,7 +120,7 @@ class FabricSource:
         """Every picture; renders the set where it is not there yet."""
         if self.root is not None:
             return mvtec_samples(Path(self.root), None)
-        from anomalib_lite.data.fabric import render_fabric
+        from anomalib_lite.data.rendered.fabric import render_fabric
 
         width, height = self.picture
         folder = render_fabric(Path(self.folder), weave=self.weave, size=(width, height), seed=self.seed)

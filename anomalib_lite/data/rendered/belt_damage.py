@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from anomalib_lite.data.belt_layout import Item
-from anomalib_lite.data.belt_light import AMBIENT, LAMPS, Array
-from anomalib_lite.data.belt_parts import Drawn, Patch, from_axis, shadows
-from anomalib_lite.data.belt_surface import loop_noise
+from anomalib_lite.data.rendered.belt_layout import Item
+from anomalib_lite.data.rendered.belt_light import AMBIENT, LAMPS, Array
+from anomalib_lite.data.rendered.belt_parts import Drawn, Patch, from_axis, shadows
+from anomalib_lite.data.rendered.belt_surface import loop_noise
 
 POWDER = np.array([0.86, 0.80, 0.66], np.float32)
 SNAP_FROM = 0.5  # strength from which an end is off

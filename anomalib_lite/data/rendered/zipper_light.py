@@ -7,9 +7,9 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from anomalib_lite.data.zipper_outlines import Array
-from anomalib_lite.data.zipper_parts import FAMILIES, Bench, Finish, Geometry
-from anomalib_lite.data.zipper_surface import Surface, cloud
+from anomalib_lite.data.rendered.zipper_outlines import Array
+from anomalib_lite.data.rendered.zipper_parts import FAMILIES, Bench, Finish, Geometry
+from anomalib_lite.data.rendered.zipper_surface import Surface, cloud
 
 RING_ELEVATIONS = np.deg2rad([10.0, 16.0, 22.0, 28.0, 34.0])
 RING_WEIGHTS = (0.5, 1.0, 1.2, 1.0, 0.5)

@@ -12,12 +12,29 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from anomalib_lite.data.belt_damage import break_capsule
-from anomalib_lite.data.belt_layout import CELL, RUNS, Item, Run, View, anomaly_in, lay_out, visible_items
-from anomalib_lite.data.belt_light import AMBIENT, Array, photograph
-from anomalib_lite.data.belt_parts import Drawn, Patch, draw_capsule, draw_ring, patch_of
-from anomalib_lite.data.belt_surface import LOOP, TINT, belt_loop, belt_window, lamp_fields, rails, to_pixels
-from anomalib_lite.data.rendering import RENDERED_NOTE, check_size_and_seed, render_folder, write_png
+from anomalib_lite.data.rendered.belt_damage import break_capsule
+from anomalib_lite.data.rendered.belt_layout import (
+    CELL,
+    RUNS,
+    Item,
+    Run,
+    View,
+    anomaly_in,
+    lay_out,
+    visible_items,
+)
+from anomalib_lite.data.rendered.belt_light import AMBIENT, Array, photograph
+from anomalib_lite.data.rendered.belt_parts import Drawn, Patch, draw_capsule, draw_ring, patch_of
+from anomalib_lite.data.rendered.belt_surface import (
+    LOOP,
+    TINT,
+    belt_loop,
+    belt_window,
+    lamp_fields,
+    rails,
+    to_pixels,
+)
+from anomalib_lite.data.rendered.rendering import RENDERED_NOTE, check_size_and_seed, render_folder, write_png
 from anomalib_lite.types import GOOD, InputError
 
 RENDERER_VERSION = 1  # part of the folder's name: a change of what is drawn needs a new number

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from anomalib_lite.data.rendering import (
+from anomalib_lite.data.rendered.rendering import (
     STALE_SECONDS,
     check_size_and_seed,
     defect_strength,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from anomalib_lite.data.belt_layout import Item, View
-from anomalib_lite.data.belt_light import AMBIENT, LAMP_HEIGHT, LAMPS, Array, irradiance, mirrored
-from anomalib_lite.data.belt_surface import loop_noise
+from anomalib_lite.data.rendered.belt_layout import Item, View
+from anomalib_lite.data.rendered.belt_light import AMBIENT, LAMP_HEIGHT, LAMPS, Array, irradiance, mirrored
+from anomalib_lite.data.rendered.belt_surface import loop_noise
 
 RED, IVORY, AMBER, GREEN = (
     np.array(colour, np.float32)

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anomalib_lite.data import belt
-from anomalib_lite.data.belt import COUNTS, DEFECTS, SPEED, Frame, frames, render_belt, render_frame
-from anomalib_lite.data.belt_layout import lay_out
-from anomalib_lite.data.belt_surface import belt_loop
-from anomalib_lite.data.rendering import defect_strength
+from anomalib_lite.data.rendered import belt
+from anomalib_lite.data.rendered.belt import COUNTS, DEFECTS, SPEED, Frame, frames, render_belt, render_frame
+from anomalib_lite.data.rendered.belt_layout import lay_out
+from anomalib_lite.data.rendered.belt_surface import belt_loop
+from anomalib_lite.data.rendered.rendering import defect_strength
 from anomalib_lite.types import InputError
 
 TINY = (96, 72)

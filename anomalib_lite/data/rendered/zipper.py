@@ -10,17 +10,17 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from anomalib_lite.data.rendering import (
+from anomalib_lite.data.rendered.rendering import (
     RENDERED_NOTE,
     check_size_and_seed,
     defect_strength,
     render_folder,
     write_png,
 )
-from anomalib_lite.data.zipper_defects import ADD_DEFECT
-from anomalib_lite.data.zipper_light import bench_picture, photograph, shade
-from anomalib_lite.data.zipper_parts import FAMILIES, geometry
-from anomalib_lite.data.zipper_surface import machined_surface
+from anomalib_lite.data.rendered.zipper_defects import ADD_DEFECT
+from anomalib_lite.data.rendered.zipper_light import bench_picture, photograph, shade
+from anomalib_lite.data.rendered.zipper_parts import FAMILIES, geometry
+from anomalib_lite.data.rendered.zipper_surface import machined_surface
 from anomalib_lite.types import GOOD, InputError
 
 RENDERER_VERSION = 1  # part of the folder's name: a change of what is drawn needs a new number

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from anomalib_lite.data.fabric_weave import Array, Colour, Surface, Weave
+from anomalib_lite.data.rendered.fabric_weave import Array, Colour, Surface, Weave
 
 FIBRE_CELLS = (256, 512)  # of the fibres' pattern, which repeats
 TABLE_COLOUR = (0.030, 0.031, 0.033)  # what lies under the cloth
@@ -72,7 +72,7 @@ def _draw_hair(rng: np.random.Generator, size: tuple[int, int], pitch: float) ->
 def shade(surface: Surface, weave: Weave, lighting: Lighting, pitch: float) -> Array:
     """Linear light (H, W, 3) from a cloth's surface, whose warp pitch is `pitch` pixels.
 
-    >>> from anomalib_lite.data.fabric_weave import WEAVES, look_from_above, weave_cloth
+    >>> from anomalib_lite.data.rendered.fabric_weave import WEAVES, look_from_above, weave_cloth
     >>> rng, weave = np.random.default_rng(0), WEAVES["twill"]
     >>> v, u = np.mgrid[4:8:0.1, 4:8:0.1].astype(np.float32)
     >>> surface = look_from_above(weave_cloth(rng, weave, warps=12, wefts=12), u, v)

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anomalib_lite.data.belt import DEFECTS
-from anomalib_lite.data.belt_layout import CELL, CLEARANCE, View, anomaly_in, lay_out
-from anomalib_lite.data.belt_light import LAMP_HEIGHT, LAMPS, irradiance, mirrored
-from anomalib_lite.data.belt_surface import LOOP, WEAVE, belt_loop, belt_window
-from anomalib_lite.data.rendering import defect_strength
+from anomalib_lite.data.rendered.belt import DEFECTS
+from anomalib_lite.data.rendered.belt_layout import CELL, CLEARANCE, View, anomaly_in, lay_out
+from anomalib_lite.data.rendered.belt_light import LAMP_HEIGHT, LAMPS, irradiance, mirrored
+from anomalib_lite.data.rendered.belt_surface import LOOP, WEAVE, belt_loop, belt_window
+from anomalib_lite.data.rendered.rendering import defect_strength
 
 SIZE = (320, 240)
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anomalib_lite.data import fabric
-from anomalib_lite.data.fabric import (
+from anomalib_lite.data.rendered import fabric
+from anomalib_lite.data.rendered.fabric import (
     COUNTS,
     DEFECTS,
     Counts,
@@ -23,8 +23,15 @@ from anomalib_lite.data.fabric import (
     render_fabric,
     render_picture,
 )
-from anomalib_lite.data.fabric_defects import ADD_DEFECT, Visible
-from anomalib_lite.data.fabric_weave import SAMPLES, WEAVES, Cloth, Surface, look_from_above, weave_cloth
+from anomalib_lite.data.rendered.fabric_defects import ADD_DEFECT, Visible
+from anomalib_lite.data.rendered.fabric_weave import (
+    SAMPLES,
+    WEAVES,
+    Cloth,
+    Surface,
+    look_from_above,
+    weave_cloth,
+)
 from anomalib_lite.types import InputError
 
 SMALL = (96, 96)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from anomalib_lite.data.zipper_outlines import Array
-from anomalib_lite.data.zipper_parts import Colour, Family, Geometry
-from anomalib_lite.data.zipper_surface import Surface, cloud, curve, line_profile, places
+from anomalib_lite.data.rendered.zipper_outlines import Array
+from anomalib_lite.data.rendered.zipper_parts import Colour, Family, Geometry
+from anomalib_lite.data.rendered.zipper_surface import Surface, cloud, curve, line_profile, places
 
 COMPOUNDS: tuple[Colour, ...] = (
     (0.46, 0.44, 0.39),

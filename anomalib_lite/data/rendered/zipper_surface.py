@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from anomalib_lite.data.zipper_outlines import Array
-from anomalib_lite.data.zipper_parts import Colour, Family, Geometry
+from anomalib_lite.data.rendered.zipper_outlines import Array
+from anomalib_lite.data.rendered.zipper_parts import Colour, Family, Geometry
 
 
 @dataclass(slots=True)
@@ -52,7 +52,7 @@ def cloud(
 def machined_surface(rng: np.random.Generator, family: Family, part: Geometry) -> Surface:
     """A good part: same shape, its own grain, polish, patina, hairlines and dust.
 
-    >>> from anomalib_lite.data.zipper_parts import FAMILIES, geometry
+    >>> from anomalib_lite.data.rendered.zipper_parts import FAMILIES, geometry
     >>> part, rng = geometry(1, (160, 120)), np.random.default_rng(0)
     >>> surface = machined_surface(rng, FAMILIES[1], part)
     >>> surface.height.shape, surface.patina.max() == 0  # nickel does not tarnish
@@ -122,7 +122,7 @@ def places(
 ) -> list[tuple[float, float]]:
     """Random (row, column) positions on the metal, `margin` from its edges, `near` a place if given.
 
-    >>> from anomalib_lite.data.zipper_parts import geometry
+    >>> from anomalib_lite.data.rendered.zipper_parts import geometry
     >>> part, rng = geometry(1, (160, 120)), np.random.default_rng(0)
     >>> ((row, column),) = places(rng, part, count=1, margin=0.05)
     >>> bool(part.inside[int(row), int(column)] > 0.05)
@@ -156,7 +156,7 @@ def _window(
 def curve(rng: np.random.Generator, part: Geometry, length: float, bend: float) -> Array:
     """A smooth random curve across the metal, (25, 2) rows and columns in pixels; `bend` in radians.
 
-    >>> from anomalib_lite.data.zipper_parts import geometry
+    >>> from anomalib_lite.data.rendered.zipper_parts import geometry
     >>> part, rng = geometry(1, (160, 120)), np.random.default_rng(0)
     >>> steps = np.diff(curve(rng, part, length=0.2, bend=0.5), axis=0)
     >>> round(float(np.hypot(*steps.T).sum() / part.scale), 3)

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anomalib_lite.data import zipper
-from anomalib_lite.data.rendering import STALE_SECONDS
-from anomalib_lite.data.zipper import (
+from anomalib_lite.data.rendered import zipper
+from anomalib_lite.data.rendered.rendering import STALE_SECONDS
+from anomalib_lite.data.rendered.zipper import (
     COUNTS,
     DEFECTS,
     defect_strength,
@@ -24,9 +24,9 @@ from anomalib_lite.data.zipper import (
     render_picture,
     render_zipper,
 )
-from anomalib_lite.data.zipper_light import reflectance_map
-from anomalib_lite.data.zipper_outlines import GLYPHS, box, capsule, leaf, polygon, text
-from anomalib_lite.data.zipper_parts import FAMILIES, geometry
+from anomalib_lite.data.rendered.zipper_light import reflectance_map
+from anomalib_lite.data.rendered.zipper_outlines import GLYPHS, box, capsule, leaf, polygon, text
+from anomalib_lite.data.rendered.zipper_parts import FAMILIES, geometry
 from anomalib_lite.types import InputError
 
 SMALL = (160, 120)

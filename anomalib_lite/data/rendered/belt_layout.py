@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from anomalib_lite.data.rendering import defect_strength
+from anomalib_lite.data.rendered.rendering import defect_strength
 from anomalib_lite.types import GOOD
 
 # Lengths are in units: pixels of the default 320 x 240 frame. x runs along the belt, y across it from its middle.

@@ -7,8 +7,8 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from anomalib_lite.data.belt_layout import GAP, View
-from anomalib_lite.data.belt_light import AMBIENT, LAMPS, Array, irradiance
+from anomalib_lite.data.rendered.belt_layout import GAP, View
+from anomalib_lite.data.rendered.belt_light import AMBIENT, LAMPS, Array, irradiance
 
 LOOP = 1280.0  # units until the belt comes round
 WEAVE = 3.2  # units from thread to thread of the fabric that shows through the rubber

@@ -9,7 +9,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from anomalib_lite.data.belt_layout import View
+from anomalib_lite.data.rendered.belt_layout import View
 
 Array = np.ndarray  # of float32
 LAMP_HEIGHT = 190.0  # units above the belt

@@ -9,7 +9,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from anomalib_lite.data.zipper_outlines import (
+from anomalib_lite.data.rendered.zipper_outlines import (
     Array,
     box,
     capsule,

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from anomalib_lite.data.fabric_defects import ADD_DEFECT, LooseEnd, Visible
-from anomalib_lite.data.fabric_light import (
+from anomalib_lite.data.rendered.fabric_defects import ADD_DEFECT, LooseEnd, Visible
+from anomalib_lite.data.rendered.fabric_light import (
     Lighting,
     develop,
     draw_lighting,
@@ -20,15 +20,23 @@ from anomalib_lite.data.fabric_light import (
     shade,
     tone_curve,
 )
-from anomalib_lite.data.fabric_weave import MARGIN, WEAVES, Array, Cloth, Colour, look_from_above, weave_cloth
-from anomalib_lite.data.rendering import (
+from anomalib_lite.data.rendered.fabric_weave import (
+    MARGIN,
+    WEAVES,
+    Array,
+    Cloth,
+    Colour,
+    look_from_above,
+    weave_cloth,
+)
+from anomalib_lite.data.rendered.rendering import (
     RENDERED_NOTE,
     check_size_and_seed,
     defect_strength,
     render_folder,
     write_png,
 )
-from anomalib_lite.data.zipper_surface import cloud
+from anomalib_lite.data.rendered.zipper_surface import cloud
 from anomalib_lite.types import GOOD, InputError
 
 RENDERER_VERSION = 1  # part of the folder's name: a change of what is drawn needs a new number

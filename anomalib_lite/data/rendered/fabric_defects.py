@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from anomalib_lite.data.fabric_weave import SAMPLES, Array, Cloth, Direction, Threads
+from anomalib_lite.data.rendered.fabric_weave import SAMPLES, Array, Cloth, Direction, Threads
 
 WIDEST = 0.95  # radius in pitches: a thread does not reach past its neighbour's place
 EVERYWHERE = 48  # crossings: a broken end this long usually runs through the picture
