@@ -30,6 +30,7 @@ from anomalib_lite.scoring.similarity import Similarity
 from anomalib_lite.scoring.threshold import Threshold, threshold_from_state
 from anomalib_lite.types import Alignment, InputError, Prediction
 
+REDUCTIONS = ("mean_square", "maximum")
 LEAST_CUT = 1 / 255  # one grey level, or a hundredth of what is usual
 LOWERED = 0.99  # of the pixel cut: not the cut itself, which interpolation may round up
 METHODS = ("embedding", "map", "similarity", "reconstruction_probability")
@@ -66,22 +67,29 @@ class Scoring:
     """How an error map becomes a raw score.
 
     Args:
-        method: `embedding` (deep features of the map, then the classifier), `map` (mean squared error),
+        method: `embedding` (deep features of the map, then the classifier), `map` (see `reduction`),
             `similarity` (of picture and reconstruction, as the network saw them) or `reconstruction_probability`.
         pooling: of the deep features, `cascade` or `max`.
         contrast: stretch the map so that an ordinary part's largest error just fills the range of the network's
             input: errors of any part then look alike to it.
+        reduction: of `map`: `mean_square` of the error as the network saw the picture (the paper's AE), or the `maximum`
+            of the anomaly map, which a small defect raises as much as a large one.
         samples: of the latent, for `reconstruction_probability`.
     """
 
     method: str = "embedding"
     pooling: str = "cascade"
     contrast: bool = True
+    reduction: str = "mean_square"
     samples: int = 16
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise InputError(f"scoring.method must be one of {', '.join(METHODS)}, got {self.method}")
+        if self.reduction not in REDUCTIONS:
+            raise InputError(
+                f"scoring.reduction must be one of {', '.join(REDUCTIONS)}, got {self.reduction}"
+            )
         if self.samples < 1:
             raise InputError(f"scoring.samples must be at least 1, got {self.samples}")
         if self.pooling not in POOLINGS:
@@ -254,13 +262,20 @@ class Detector:
         """From the error (1, 3, H, W) of one picture to its raw score: one at a time, whatever the batch."""
         anomaly_map = self._anomaly_map(mapped, self.usual_) if self.localises else None
         if self.scoring.method == "map":
-            return Scored(float(mean_square(mapped.low_error)), anomaly_map, None, mapped)
+            return Scored(self._reduced(mapped, anomaly_map), anomaly_map, None, mapped)
         if self.scoring.method == "reconstruction_probability":
             return Scored(float(mapped.low_error.mean()), anomaly_map, None, mapped)
         if self.scoring.method == "similarity":
             return Scored(self._dissimilarity(mapped), anomaly_map, None, mapped)
         embedding = self.scaler.transform(self._embed(mapped)[None])
         return Scored(float(self.classifier.score(embedding)[0]), anomaly_map, embedding[0], mapped)
+
+    def _reduced(self, mapped: Mapped, anomaly_map: np.ndarray | None) -> float:
+        if self.scoring.reduction == "mean_square":
+            return float(mean_square(mapped.low_error))
+        if anomaly_map is None:
+            raise InputError(f"scoring.reduction=maximum needs a model that localises, got {self.model.name}")
+        return float(anomaly_map.max())
 
     def _dissimilarity(self, mapped: Mapped) -> float:
         if mapped.low_image is None or mapped.low_reconstruction is None:

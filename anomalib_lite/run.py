@@ -31,7 +31,7 @@ from anomalib_lite.data.images import list_images
 from anomalib_lite.data.preparation import Preparation
 from anomalib_lite.data.registration import Registration
 from anomalib_lite.detector import Detector, Model
-from anomalib_lite.evaluation import Evaluation, example, validation_auroc
+from anomalib_lite.evaluation import Evaluation, example, validation_metrics
 from anomalib_lite.inspection import inspect
 from anomalib_lite.loggers import flat_figures, log_results, log_settings, make_loggers
 from anomalib_lite.models.reconstruction import PatchAutoencoder, Reconstruction, Testing
@@ -96,7 +96,7 @@ def train(cfg: DictConfig) -> float:
         metrics = evaluation.finish(seed=cfg.seed)
     with _timed(seconds, "validation"):
         validation = data.of_role("validation")
-        metrics["validation_AUROC"] = validation_auroc(detector, validation, seed=cfg.seed)
+        metrics |= validation_metrics(detector, validation, seed=cfg.seed)
     metrics["intervals"] |= rate_intervals(tally(evaluation.rows()))  # Wilson's: a rate of 0 has a width too
     metrics |= about(detector, data, evaluation) | {"seconds": seconds}
     metrics["training"] = {"seconds": trained.seconds}  # of this network, also where it was reused

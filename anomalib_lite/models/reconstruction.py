@@ -18,6 +18,7 @@ from anomalib_lite.models.cae import CAE
 from anomalib_lite.models.cpcae import CPCAE
 from anomalib_lite.models.dilated import Dilated
 from anomalib_lite.models.encoder_decoder import EncoderDecoder
+from anomalib_lite.models.gan import GAN
 from anomalib_lite.models.network import Loss
 from anomalib_lite.models.vae import VAE
 from anomalib_lite.scoring.anomaly_map import absolute_error
@@ -30,6 +31,7 @@ NETWORKS: dict[str, Any] = {
     "cae": CAE,
     "dilated": Dilated,
     "encoder_decoder": EncoderDecoder,
+    "gan": GAN,
 }
 NOISE_SEED = 0  # of the latent samples: a score must not depend on chance
 TRAINING, VALIDATION = 0, 1  # streams of random numbers

@@ -49,6 +49,11 @@ READINGS = {
         "F1 score of pixels",
         "Agreement of the predicted masks with the drawn ones, at the pixel cut.",
     ),
+    "pixel_Precision": (
+        "Marked pixels that are right",
+        "Of the pixels above the pixel cut, the share that is defective.",
+    ),
+    "pixel_Recall": ("Defective pixels found", "Of the defective pixels, the share above the pixel cut."),
     "pixel_F1Score_oracle": (
         "Best possible F1 score of pixels",
         "With the pixel cut that suits the drawn masks best: an upper limit, not a result.",
@@ -63,6 +68,10 @@ READINGS = {
         "Separation before the test",
         "Good parts held out from training against the same with drawn defects. "
         "It uses no test picture, so settings may be chosen by it.",
+    ),
+    "validation_Recall": (
+        "Drawn defects found",
+        "Of those drawn defects, faint ones among them, the share that the threshold rejects.",
     ),
 }
 
@@ -144,11 +153,12 @@ def pixel_figures(metrics: Mapping[str, Any]) -> list[KeyFigure]:
 
 
 def validation_figures(metrics: Mapping[str, Any]) -> list[KeyFigure]:
-    """The figure that was known before the test."""
-    if "validation_AUROC" not in metrics:
-        return []
-    value = number(metrics["validation_AUROC"])
-    return [KeyFigure("validation_AUROC", value, interval_of(metrics, "validation_AUROC"), 0.5)]
+    """The figures that were known before the test."""
+    return [
+        KeyFigure(name, number(metrics[name]), interval_of(metrics, name), CHANCE.get(name))
+        for name in ("validation_AUROC", "validation_Recall")
+        if name in metrics
+    ]
 
 
 def _figures(metrics: Mapping[str, Any], section: str) -> Iterator[KeyFigure]:

@@ -15,6 +15,7 @@ from anomalib_lite.models.cae import CAE
 from anomalib_lite.models.cpcae import CPCAE
 from anomalib_lite.models.dilated import Dilated
 from anomalib_lite.models.encoder_decoder import EncoderDecoder
+from anomalib_lite.models.gan import GAN
 from anomalib_lite.models.network import Loss
 from anomalib_lite.models.reconstruction import NETWORKS, PatchAutoencoder, Reconstruction
 from anomalib_lite.models.vae import VAE
@@ -34,6 +35,7 @@ BUILD: dict[str, Callable[[], nn.Module]] = {
     "cae": lambda: CAE(patch_size=16, positions=9, depth=2, filters=4),
     "dilated": lambda: Dilated(patch_size=16, positions=9, widths=[4, 8], dilations=[1, 2], filters=4),
     "encoder_decoder": lambda: EncoderDecoder(patch_size=256, positions=1, latent_dim=8),
+    "gan": lambda: GAN(**PATCHED, contextual_weight=50, encoding_weight=1, adversarial_weight=1),
 }
 
 
