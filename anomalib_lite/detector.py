@@ -145,6 +145,10 @@ class Detector:
                     f"scoring=reconstruction_probability needs a network with a probability (vae), got {model.name}"
                 )
             model.use_probability(scoring.samples)
+        if scoring.method == "similarity" and isinstance(model, DeepFeatures | Variation):
+            raise InputError(f"scoring=similarity needs a model that reconstructs, got {model.name}")
+        if (scoring.method, scoring.reduction) == ("map", "maximum") and not self.localises:
+            raise InputError(f"scoring.reduction=maximum needs a model that localises, got {model.name}")
         self.gain_ = 1.0
         self.usual_: Tensor | None = None
         self.tau_ = postprocess.tau
@@ -166,18 +170,16 @@ class Detector:
             self.embedder.to(device)
         return self
 
-    def check(self, image: Tensor) -> Self:
-        """Send a picture (1, 3, H, W) through an untrained chain: what does not fit together is known before training.
+    def check(self, size: tuple[int, int]) -> Self:
+        """Post-process an empty map of `size` (h, w): what does not fit together is known before training.
 
         Raises:
             InputError: for a kernel larger than the map, or a step that needs what the model does not give.
         """
-        if isinstance(self.model, PatchAutoencoder):
-            training = self.model.training
-            self.model.eval()  # a look must not change the statistics of a BatchNorm
-            mapped = self._map(image)
-            self.model.train(training)
-            self.postprocess(mapped.low_error, None, mapped.predicted_error)
+        if self.localises:
+            predicts = isinstance(self.model, PatchAutoencoder) and self.model.predicts_error()
+            error, predicted_error = torch.zeros((1, 3, *size)), torch.zeros((1, 1, *size))
+            self.postprocess(error, None, predicted_error if predicts else None)
         return self
 
     def fit(self, train_normals: Images) -> Self:
@@ -273,13 +275,11 @@ class Detector:
     def _reduced(self, mapped: Mapped, anomaly_map: np.ndarray | None) -> float:
         if self.scoring.reduction == "mean_square":
             return float(mean_square(mapped.low_error))
-        if anomaly_map is None:
-            raise InputError(f"scoring.reduction=maximum needs a model that localises, got {self.model.name}")
+        assert anomaly_map is not None  # refused above
         return float(anomaly_map.max())
 
     def _dissimilarity(self, mapped: Mapped) -> float:
-        if mapped.low_image is None or mapped.low_reconstruction is None:
-            raise InputError(f"scoring=similarity needs a model that reconstructs, got {self.model.name}")
+        assert mapped.low_image is not None and mapped.low_reconstruction is not None  # refused above
         return self.similarity(mapped.low_image, mapped.low_reconstruction)
 
     def _anomaly_map(self, mapped: Mapped, usual: Tensor | None) -> np.ndarray:

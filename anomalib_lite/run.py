@@ -23,7 +23,6 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from anomalib_lite.benchmark.command import benchmark_command as benchmark_command
 from anomalib_lite.callbacks import FeatureEmbedding, fit_and_calibrate
 from anomalib_lite.console import ExitCode, main
 from anomalib_lite.data.datamodule import InspectionData
@@ -81,12 +80,12 @@ def train(cfg: DictConfig) -> float:
     loggers = make_loggers(cfg.logger or {})
     store = StageStore(Path(cfg.outputs) / ".stages" if cfg.cache else folder / "stages")
     seconds: dict[str, float] = {}
+    data = make_data(cfg, store)
+    check_settings(cfg, data)
     embedder = make_embedder(cfg)  # weights that can't be had are no news for after the preparation
     with _timed(seconds, "preparation"):
-        data = make_data(cfg, store)
         data.setup()
-    detector = make_detector(cfg, data, embedder)
-    detector.check(next(data.of_role("train").images()))
+    detector = make_detector(cfg, data, embedder).check(data.downsize)
     trained = Trained([], None)
     if cfg.model.trains:
         with _timed(seconds, "training"):
@@ -197,6 +196,26 @@ def make_data(cfg: DictConfig, store: StageStore) -> InspectionData:
         on_not_aligned=data.on_not_aligned,
         num_workers=data.num_workers,
     )
+
+
+def check_settings(cfg: DictConfig, data: InspectionData) -> None:
+    """Try a chain on black patches and drop it: what the settings alone can tell is known before a photograph is read.
+
+    `data` is not set up. Raises InputError for settings out of range or that do not fit together.
+    """
+    for group in (cfg.corruption, cfg.augmentation):
+        value_object(group)
+    if data.largest is not None and data.grid.size > min(data.largest):
+        raise InputError(
+            f"grid.size must be at most {min(data.largest)}, the side of the picture that the network sees "
+            f"(data.downsize, data.size), got {data.grid.size}"
+        )
+    detector = make_detector(cfg, data, None)
+    if isinstance(detector.model, PatchAutoencoder):
+        patches = torch.zeros((min(data.batch_size, 2), 3, data.grid.size, data.grid.size))
+        detector.model.network.loss(patches, torch.zeros(len(patches), dtype=torch.int64), patches, progress=0.0)
+    if data.largest is not None:
+        detector.check(data.largest)
 
 
 def network_size(downsize: Any) -> int | tuple[int, int] | None:

@@ -113,7 +113,14 @@ class InspectionData(LightningDataModule):
         self.seed, self.store, self.num_workers = seed, store, num_workers
         self.on_bad_image, self.on_not_aligned = on_bad_image, on_not_aligned
         self.excluded: list[tuple[str, str]] = []
+        self.downsize, self.positions = (grid.size, grid.size), 1  # one patch, until `setup` knows the pictures
         self.ready = False
+
+    @property
+    def largest(self) -> tuple[int, int] | None:
+        """(h, w) that the network sees at most, known without a picture: of a long side, its square; None: unknown."""
+        side = self.preparation.size if self.wanted is None else self.wanted
+        return (side, side) if isinstance(side, int) else side
 
     def setup(self, stage: str | None = None) -> None:
         """Find, check, split and prepare everything; the second call does nothing.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from anomalib_lite.data.folder import folder_samples, mvtec_samples
-from anomalib_lite.types import Sample
+from anomalib_lite.types import InputError, Sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,13 +79,12 @@ class ZipperSource:
         """Every picture; renders the set where it is not there yet."""
         if self.root is not None:
             return mvtec_samples(Path(self.root), None)
-        from anomalib_lite.data.rendered.zipper import render_zipper  # not needed for anybody's own pictures
+        # not needed for anybody's own pictures
+        from anomalib_lite.data.rendered.zipper import MINIMUM_SIZE, render_zipper
 
-        width, height = self.picture
-        folder = Path(self.folder)
-        return mvtec_samples(
-            render_zipper(folder, set_number=self.set_number, size=(width, height), seed=self.seed), None
-        )
+        size = _picture_size(self.picture, MINIMUM_SIZE)
+        folder = render_zipper(Path(self.folder), set_number=self.set_number, size=size, seed=self.seed)
+        return mvtec_samples(folder, None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,10 +100,10 @@ class BeltSource:
         """Every frame; renders the set where it is not there yet."""
         if self.root is not None:
             return mvtec_samples(Path(self.root), None)
-        from anomalib_lite.data.rendered.belt import render_belt
+        from anomalib_lite.data.rendered.belt import MINIMUM_SIZE, render_belt
 
-        width, height = self.picture
-        return mvtec_samples(render_belt(Path(self.folder), size=(width, height), seed=self.seed), None)
+        size = _picture_size(self.picture, MINIMUM_SIZE)
+        return mvtec_samples(render_belt(Path(self.folder), size=size, seed=self.seed), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +120,19 @@ class FabricSource:
         """Every picture; renders the set where it is not there yet."""
         if self.root is not None:
             return mvtec_samples(Path(self.root), None)
-        from anomalib_lite.data.rendered.fabric import render_fabric
+        from anomalib_lite.data.rendered.fabric import MINIMUM_SIZE, render_fabric
 
-        width, height = self.picture
-        folder = render_fabric(Path(self.folder), weave=self.weave, size=(width, height), seed=self.seed)
+        size = _picture_size(self.picture, MINIMUM_SIZE)
+        folder = render_fabric(Path(self.folder), weave=self.weave, size=size, seed=self.seed)
         return mvtec_samples(folder, None)
+
+
+def _picture_size(picture: Any, minimum: tuple[int, int]) -> tuple[int, int]:
+    """`data.picture` as (width, height); raises InputError unless it is two whole numbers of at least `minimum`."""
+    sides = [picture] if isinstance(picture, str | int) else list(picture)
+    whole = len(sides) == 2 and all(isinstance(side, int) for side in sides)
+    if not whole or sides[0] < minimum[0] or sides[1] < minimum[1]:
+        raise InputError(
+            f"data.picture must be [width, height] in pixels, at least [{minimum[0]}, {minimum[1]}], got {picture}"
+        )
+    return sides[0], sides[1]

@@ -88,6 +88,16 @@ class PatchAutoencoder(nn.Module):
             )
         self.samples = samples
 
+    @torch.inference_mode()
+    def predicts_error(self) -> bool:
+        """Whether the network says where it expects to err."""
+        training = self.network.training
+        self.network.eval()  # a look must not change the statistics of a BatchNorm
+        patch = torch.zeros((1, 3, self.grid.size, self.grid.size))
+        out = self.network(patch, torch.zeros(1, dtype=torch.int64))
+        self.network.train(training)
+        return out.predicted_error is not None
+
     def learn(self, train_normals: Iterable[Tensor]) -> Self:
         """Nothing: the network was trained by Lightning."""
         return self

@@ -101,7 +101,7 @@ def test_settings_rebuild_the_network() -> None:
 
 def test_loss_by_hand() -> None:
     network = with_loud_features()
-    network.contextual_weight, network.encoding_weight, network.adversarial_weight = 3.0, 50.0, 700.0
+    network.contextual_weight, network.encoding_weight, network.adversarial_weight = 3.0, 50.0, 0.1
     x, clean = patches().double(), patches().double().flip(0)  # corrupted, and what is to be given back
     loss = network.loss(x, INDEX, clean, progress=0.0)
     out = network(x, INDEX)
@@ -119,7 +119,7 @@ def test_loss_by_hand() -> None:
     called_real = 1 / (1 + np.exp(-plain(real_logits)))
     called_fake = 1 / (1 + np.exp(-plain(fake_logits)))
     entropy = -(np.log(called_real).mean() + np.log(1 - called_fake).mean()) / 2
-    terms = np.array([3 * contextual, 50 * encoding, 700 * adversarial, entropy])
+    terms = np.array([3 * contextual, 50 * encoding, 0.1 * adversarial, entropy])
     assert terms.min() > 0.02 * terms.max()  # no term is too small to be missed
     assert loss.total.item() == pytest.approx(terms.sum(), rel=1e-6)
     assert loss.reconstruction.item() == pytest.approx(
