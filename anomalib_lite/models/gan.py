@@ -36,7 +36,7 @@ class GAN(nn.Module):
     but not where; `scoring=map` compares pixels instead, so that its published figures are no promise for this
     network. E' and the discriminator only teach, and are not run in prediction. Other differences: patches and their
     condition; dense layers round the latent vector, and a linear output, as in the CPCAE; no BatchNorm in the
-    discriminator, which the generator's gradient would otherwise disturb; the two learn at once, not in turns; and
+    discriminator, whose statistics the generator's pass would disturb; the two learn at once, not in turns; and
     pictures in [0, 1], in which |x - G(x)| is half of what it is in the published [-1, 1].
 
     Args:
