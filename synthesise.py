@@ -1,4 +1,4 @@
-"""`python synthesise.py source=parts/good output=synthetic`: defects pasted onto good parts. Also `anomalib-lite-synthesise`."""
+"""`python synthesise.py source=parts/good`: defects pasted onto good parts. Also `anomalib-lite-synthesise`."""
 
 import sys
 

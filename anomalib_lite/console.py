@@ -177,9 +177,12 @@ def explain(error: Exception, config_name: str, arguments: Sequence[str]) -> str
         )
     if isinstance(cause, OmegaConfBaseException):
         return f"{cause.full_key}: {text.splitlines()[0]}"
-    if choice := re.search(r"Could not find '([^']+)'", text):
+    if choice := re.search(r"Could not (?:find|load) '([^']+)'", text):
         listed = re.search(r"Available options in '[^']+':\n((\t.*\n)*)", text)
-        names = [name for name in listed[1].split() if not name.endswith(HIDDEN)] if listed else []
+        # of several choices in brackets, Hydra lists nothing
+        files = sorted((config_folder() / choice[1]).parent.glob("*.yaml"))
+        names = listed[1].split() if listed else [file.stem for file in files]
+        names = [name for name in names if not name.endswith(HIDDEN)]
         return f"unknown choice '{choice[1]}' (choices: {', '.join(names)})"
     return _one_line(text)
 

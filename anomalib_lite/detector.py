@@ -72,8 +72,8 @@ class Scoring:
         pooling: of the deep features, `cascade` or `max`.
         contrast: stretch the map so that an ordinary part's largest error just fills the range of the network's
             input: errors of any part then look alike to it.
-        reduction: of `map`: `mean_square` of the error as the network saw the picture (the paper's AE), or the `maximum`
-            of the anomaly map, which a small defect raises as much as a large one.
+        reduction: of `map`: `mean_square` of the error as the network saw the picture (the paper's AE), or the
+            `maximum` of the anomaly map, which a small defect raises as much as a large one.
         samples: of the latent, for `reconstruction_probability`.
     """
 
@@ -279,7 +279,8 @@ class Detector:
         return float(anomaly_map.max())
 
     def _dissimilarity(self, mapped: Mapped) -> float:
-        assert mapped.low_image is not None and mapped.low_reconstruction is not None  # refused above
+        assert mapped.low_image is not None  # refused above
+        assert mapped.low_reconstruction is not None
         return self.similarity(mapped.low_image, mapped.low_reconstruction)
 
     def _anomaly_map(self, mapped: Mapped, usual: Tensor | None) -> np.ndarray:

@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from tqdm import tqdm
 
 from anomalib_lite.callbacks import FeatureEmbedding, fit_and_calibrate
 from anomalib_lite.console import ExitCode, main
+from anomalib_lite.data.augmentation import Augmentation
 from anomalib_lite.data.datamodule import InspectionData
 from anomalib_lite.data.images import list_images
 from anomalib_lite.data.preparation import Preparation
@@ -212,8 +214,17 @@ def check_settings(cfg: DictConfig, data: InspectionData) -> None:
         )
     detector = make_detector(cfg, data, None)
     if isinstance(detector.model, PatchAutoencoder):
+        for key in ("model.patience", "trainer.max_epochs"):
+            epochs = OmegaConf.select(cfg, key)
+            if not isinstance(epochs, int) or epochs < 1:
+                raise InputError(f"{key} must be a whole number, 1 or more, got {epochs}")
+        try:
+            instantiate(cfg.model.optimizer)(detector.model.parameters(), lr=cfg.model.learning_rate)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"model.optimizer, model.learning_rate: {error}") from None
         patches = torch.zeros((min(data.batch_size, 2), 3, data.grid.size, data.grid.size))
-        detector.model.network.loss(patches, torch.zeros(len(patches), dtype=torch.int64), patches, progress=0.0)
+        index = torch.zeros(len(patches), dtype=torch.int64)
+        detector.model.network.loss(patches, index, patches, progress=0.0)
     if data.largest is not None:
         detector.check(data.largest)
 
@@ -225,7 +236,7 @@ def network_size(downsize: Any) -> int | tuple[int, int] | None:
         InputError: for anything but null, a whole number or two of them, above 0.
     """
     sides = list(downsize) if OmegaConf.is_list(downsize) else [downsize]
-    whole = all(isinstance(side, int) and side > 0 for side in sides)
+    whole = all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides)
     if downsize is None or (whole and len(sides) == 1):
         return downsize
     if not (whole and len(sides) == 2):
@@ -303,15 +314,15 @@ def _train_network(
         optimizer=instantiate(model.optimizer),
         learning_rate=model.learning_rate,
         corruption=value_object(cfg.corruption),
-        augmentation=value_object(cfg.augmentation),
+        augmentation=_fitting_augmentation(cfg, data),
         seed=cfg.seed,
     )
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
     # a model's name and its score do not change what is trained: ae_l2 shares the CPCAE's weights
     settings = {"model": {key: value for key, value in plain["model"].items() if key != "name"}}
-    settings |= {group: plain[group] for group in ("grid", "trainer", "augmentation", "seed")}
-    settings |= {"corruption": module.corruption.facts()}
+    settings |= {group: plain[group] for group in ("grid", "trainer", "seed")}
+    settings |= {"corruption": module.corruption.facts(), "augmentation": asdict(module.augmentation)}
     return train_autoencoder(
         detector.model,
         module=module,
@@ -323,6 +334,16 @@ def _train_network(
         patience=model.patience,
         resume=cfg.resume is not None,
     )
+
+
+def _fitting_augmentation(cfg: DictConfig, data: InspectionData) -> Augmentation:
+    """Without rotation and flips where parts are registered: the network would learn poses that it never meets."""
+    augmentation: Augmentation = value_object(cfg.augmentation)
+    method = data.preparation.registration.method_
+    if method == "none" or not (augmentation.rotation or augmentation.flips):
+        return augmentation
+    log.warning("augmentation: parts are registered (%s), so neither rotated nor flipped", method)
+    return replace(augmentation, rotation=0.0, flips=False)
 
 
 def _trainer(cfg: DictConfig, folder: Path, *, callbacks: list[Callback], logger: Any) -> Trainer:

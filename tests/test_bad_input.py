@@ -9,6 +9,7 @@ import struct
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -166,7 +167,9 @@ def test_bad_pictures(
 ) -> None:
     earlier = finished.folder
     untouched(earlier)
-    monkeypatch.setattr("anomalib_lite.run.make_model", lambda *arguments: pytest.fail("found too late"))
+    monkeypatch.setattr(
+        "anomalib_lite.run.train_autoencoder", lambda *arguments, **more: pytest.fail("found too late")
+    )
     named = damage(root)
     ended = train(root, finished.outputs)
     assert_one_line(ended, named, *parts)
@@ -188,8 +191,8 @@ def test_skipped_pictures_are_listed(damage: Damage, root: Path, tmp_path: Path,
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        ("grid.size=64 grid.stride=32", ["patch size 64 is larger than the image (24 x 32)"]),
-        ("model.widths=[4,4,4,4,4]", ["patch size must be a multiple of 32", "got 16"]),
+        ("grid.size=28 grid.stride=14", ["patch size 28 is larger than the image (24 x 32)"]),
+        ("postprocess.median=51", ["postprocess.median reaches 25 pixels", "24 x 32"]),
         ("threshold.alpha=0.001", ["found 20 normal pictures", "999 to set the threshold"]),
         ("data.crop=[0,0,500,500]", ["data.crop", "64 x 48"]),
         ("data.registration=magic", ["registration", "magic", "features"]),
@@ -213,6 +216,186 @@ def test_bad_settings(
     monkeypatch.setenv("ANOMALIB_LITE_WEIGHTS_DIR", str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert_one_line(train(part, tmp_path, *arguments.split()), *parts)
+
+
+@pytest.fixture
+def no_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails what gets as far as to look for photographs or a backbone: the settings alone were enough to know."""
+    for target in ("run.InspectionData.setup", "run.find_weights"):
+        monkeypatch.setattr(f"anomalib_lite.{target}", lambda *arguments: pytest.fail("found too late"))
+
+
+@pytest.mark.usefixtures("no_photographs")
+@pytest.mark.parametrize(
+    ("model", "arguments", "parts"),
+    [
+        ("vae", "postprocess.tau=-1", ["postprocess.tau must be 0 or more, or null, got -1"]),
+        ("vae", "postprocess.median=4", ["postprocess.median must be odd and positive, got 4"]),
+        ("vae", "postprocess.median=65", ["postprocess.median reaches 32 pixels", "32 x 32"]),
+        ("vae", "postprocess.predicted_error=0.1", ["postprocess.predicted_error needs", "(cae)"]),
+        ("variation", "postprocess=conveyor", ["postprocess.predicted_error needs", "(cae)"]),
+        ("cpcae", "model.latent_dim=0", ["model.latent_dim must be at least 1, got 0"]),
+        ("vae", "model.latent_dim=0", ["model.latent_dim must be at least 1, got 0"]),
+        ("gan", "model.latent_dim=0", ["model.latent_dim must be at least 1, got 0"]),
+        (
+            "encoder_decoder",
+            "grid.size=256 data.downsize=[256,256] model.latent_dim=0",
+            ["model.latent_dim must be at least 1, got 0"],
+        ),
+        ("vae", "model.latent_dim=2.5", ["model.latent_dim must be at least 1 and whole, got 2.5"]),
+        ("cpcae", "model.widths=4", ["model.widths must be numbers of at least 1, one or more, got 4"]),
+        ("cpcae", "model.widths=[4,4,4,4,4]", ["patch size must be a multiple of 32", "got 16"]),
+        ("cae", "model.filters=0", ["model.filters must be at least 1, got 0"]),
+        ("cae", "model.depth=5", ["patch size must be a multiple of 32", "model.depth=5", "got 16"]),
+        ("dilated", "grid.size=20", ["patch size must be a multiple of 8", "model.widths", "got 20"]),
+        ("dilated", "model.dilations=[1,2]", ["model.dilations must be below 2", "16 pixels", "got 2"]),
+        ("encoder_decoder", "", ["patch size must be 256 for encoder_decoder", "got 16"]),
+        (
+            "encoder_decoder",
+            "grid.size=256 data.downsize=[256,256] model.batch_size=1",
+            ["model.batch_size", "at least 2 patches", "got 1"],
+        ),
+        ("vae", "model.learning_rate=-1", ["model.learning_rate", "-1"]),
+        ("vae", "model.patience=0", ["model.patience must be a whole number, 1 or more, got 0"]),
+        ("vae", "trainer.max_epochs=0", ["trainer.max_epochs must be a whole number, 1 or more, got 0"]),
+        ("vae", "corruption=mixed corruption.count=0", ["corruption.count must be at least 1, got 0"]),
+        ("variation", "corruption=mixed corruption.count=0", ["corruption.count must be at least 1, got 0"]),
+        ("cpcae", "scoring=reconstruction_probability", ["a probability (vae), got cpcae"]),
+        ("deep_feature", "scoring=similarity", ["needs a model that reconstructs, got deep_feature"]),
+        ("variation", "scoring=similarity", ["needs a model that reconstructs, got variation"]),
+        ("deep_feature", "scoring=map_maximum", ["needs a model that localises, got deep_feature"]),
+        ("vae", "similarity=psnr", ["unknown choice 'similarity/psnr' (choices: average_hash,"]),
+        ("vae", "classifier=forest", ["unknown choice 'classifier/forest' (choices: knn, lof,"]),
+        ("vae", "logger=[csv,nothing]", ["unknown choice 'logger/nothing' (choices: csv, mlflow,"]),
+        ("vae", "classifier=one_class_svm classifier.nu=0", ["classifier.nu must be between 0 and 1", "0.0"]),
+        ("vae", "data.downsize=[0,10]", ["data.downsize: expected", "[height, width]", "got [0, 10]"]),
+        ("vae", "data.downsize=[1,2,3]", ["data.downsize: expected", "got [1, 2, 3]"]),
+        ("vae", "data.downsize=small", ["data.downsize: expected", "got small"]),
+        ("vae", "data.downsize=true", ["data.downsize: expected", "got True"]),
+        ("vae", "grid.size=64", ["grid.size must be at most 32", "data.downsize", "got 64"]),
+    ],
+)
+def test_settings_that_are_wrong_whatever_the_photographs(
+    model: str, arguments: str, parts: Sequence[str], tmp_path: Path, train: Run
+) -> None:
+    # the photographs need not even be there; the stride fits any size of patch
+    ended = train(tmp_path / "nothing", tmp_path, "grid.stride=16", *arguments.split(), model=model)
+    assert_one_line(ended, *parts)
+
+
+@pytest.mark.usefixtures("no_photographs")
+@pytest.mark.parametrize("data", ["belt", "fabric"])
+def test_a_patch_larger_than_a_rendered_picture(data: str, tmp_path: Path, train: Run) -> None:
+    as_rendered = ["data.size=256", "data.downsize=null", "grid.size=300", "grid.stride=300"]
+    ended = train(None, tmp_path, f"data={data}", *as_rendered, model="vae")
+    assert_one_line(ended, "grid.size must be at most 256", "got 300")
+
+
+@pytest.mark.parametrize(
+    ("data", "picture", "least"),
+    [
+        ("fabric", "[95,96]", "[96, 96], got [95, 96]"),
+        ("belt", "[96,71]", "[96, 72], got [96, 71]"),
+        ("fabric", "large", "[96, 96], got large"),
+    ],
+)
+def test_a_rendered_picture_too_small(
+    data: str, picture: str, least: str, tmp_path: Path, train: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "anomalib_lite.run.InspectionData._prepare", lambda *arguments: pytest.fail("found too late")
+    )
+    ended = train(None, tmp_path, f"data={data}", f"data.picture={picture}", model="variation")
+    assert_one_line(ended, f"data.picture must be [width, height] in pixels, at least {least}")
+    assert not (tmp_path / "rendered").exists()
+
+
+def opaque(folder: Path) -> Path:
+    write_png(folder / "opaque.png", np.full((9, 9, 3), 200, np.uint8))
+    return folder
+
+
+def damaged_cutout(folder: Path) -> Path:
+    path = folder / "leaf.png"
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 40, 4), np.uint8)
+    path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes()[:900])
+    return path
+
+
+@pytest.mark.usefixtures("no_photographs")
+@pytest.mark.parametrize(
+    ("make", "parts"),
+    [
+        (lambda folder: folder / "nowhere", ["expected a folder of pictures, found nothing there"]),
+        (lambda folder: folder, ["no images in", "looked for .png"]),
+        (opaque, ["expected transparent pictures", "found 1 picture without"]),
+        (damaged_cutout, ["expected a whole picture, found it cut short or damaged"]),
+    ],
+)
+def test_bad_cutouts(make: Damage, parts: Sequence[str], tmp_path: Path, train: Run, synthesise: Run) -> None:
+    folder = tmp_path / "cut, outs"
+    folder.mkdir()
+    named = make(folder)
+    choice = ["corruption=objects", f"corruption.cutouts={folder if named.is_file() else named}"]
+    assert_one_line(train(tmp_path / "nothing", tmp_path / "outputs", *choice, model="vae"), named, *parts)
+    write_png(tmp_path / "good.png", np.full((40, 40, 3), 90, np.uint8))
+    assert_one_line(synthesise(tmp_path / "good.png", tmp_path / "made", *choice), named, *parts)
+    assert not (tmp_path / "made" / "images").exists()
+
+
+@pytest.fixture
+def synthesise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """`synthesise.py` in this process: a function of the source, the output and further arguments."""
+    from anomalib_lite.run import synthesise_command
+
+    def run(source: Path, output: Path, *more: str) -> SimpleNamespace:
+        arguments = [f"source={source}", f"output={output}", f"hydra.run.dir={tmp_path / 'run'}"]
+        code = synthesise_command([*arguments, "threads=1", *more])
+        printed = capsys.readouterr()
+        return SimpleNamespace(code=code, out=printed.out, err=printed.err)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("source", "arguments", "parts"),
+    [
+        ("nothing", "", ["nothing: expected a folder of pictures, found nothing there"]),
+        ("empty", "", ["no images in", "empty", "looked for .png"]),
+        ("text.png", "", ["text.png: expected a PNG, JPEG, BMP or TIFF picture, found a text file"]),
+        ("part", "format=gif", ["format must be one of png, jpg, got gif"]),
+        ("part", "corruption=none", ["corruption.family=none: expected a family to paste"]),
+        ("part", "corruption=nothing", ["unknown choice 'corruption/nothing' (choices: defects, mixed,"]),
+    ],
+)
+def test_bad_synthesis(
+    source: str, arguments: str, parts: Sequence[str], part: Path, tmp_path: Path, synthesise: Run
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.png").write_text("no picture")
+    path = part / "train" / "good" / "000.png" if source == "part" else tmp_path / source
+    assert_one_line(synthesise(path, tmp_path / "made", *arguments.split()), *parts)
+    assert not list((tmp_path / "made").glob("images/*"))
+
+
+def test_a_synthesis_leaves_somebody_elses_folder_alone(
+    part: Path, tmp_path: Path, synthesise: Run, untouched: Callable[[Path], None]
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    untouched(tmp_path / "mine")
+    untouched(part)
+    source = part / "train" / "good" / "000.png"
+    assert_one_line(
+        synthesise(source, tmp_path / "mine"), "mine: expected an empty folder, found 'notes.txt'"
+    )
+    assert_one_line(
+        synthesise(source, source.parent), source.parent, "expected an empty folder, found '000.png'"
+    )
+    assert_one_line(synthesise(source, tmp_path / "mine" / "notes.txt"), "expected a folder")
+    assert synthesise(source, tmp_path / "made").code == 0
+    untouched(tmp_path / "made" / "images")
+    assert_one_line(synthesise(source, tmp_path / "made", "seed=1"), "other settings or photographs")
 
 
 def test_outputs_below_a_file(part: Path, tmp_path: Path, train: Run) -> None:

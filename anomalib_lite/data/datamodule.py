@@ -113,7 +113,8 @@ class InspectionData(LightningDataModule):
         self.seed, self.store, self.num_workers = seed, store, num_workers
         self.on_bad_image, self.on_not_aligned = on_bad_image, on_not_aligned
         self.excluded: list[tuple[str, str]] = []
-        self.downsize, self.positions = (grid.size, grid.size), 1  # one patch, until `setup` knows the pictures
+        # one patch, until `setup` knows the pictures
+        self.downsize, self.positions = (grid.size, grid.size), 1
         self.ready = False
 
     @property
@@ -290,5 +291,5 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _check_least(name: str, value: int, least: int) -> None:
-    if value < least:
+    if not isinstance(value, int) or value < least:
         raise InputError(f"{name} must be at least {least}, got {value}")

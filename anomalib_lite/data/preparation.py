@@ -62,7 +62,7 @@ class Preparation:
     def __init__(
         self, *, registration: Registration, crop: Literal["auto"] | Sequence[int] | None, size: int | None
     ) -> None:
-        if size is not None and size < 1:
+        if size is not None and (not isinstance(size, int) or size < 1):
             raise InputError(f"data.size: expected at least 1 pixel or null, got {size}")
         self.registration = registration
         self.crop = crop if crop is None or isinstance(crop, str) else checked_crop(crop)

@@ -129,7 +129,7 @@ class FabricSource:
 
 def _picture_size(picture: Any, minimum: tuple[int, int]) -> tuple[int, int]:
     """`data.picture` as (width, height); raises InputError unless it is two whole numbers of at least `minimum`."""
-    sides = [picture] if isinstance(picture, str | int) else list(picture)
+    sides: list[Any] = [picture] if isinstance(picture, str | int) else list(picture)
     whole = len(sides) == 2 and all(isinstance(side, int) for side in sides)
     if not whole or sides[0] < minimum[0] or sides[1] < minimum[1]:
         raise InputError(

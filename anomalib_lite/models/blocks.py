@@ -12,14 +12,15 @@ SLOPE = 0.2  # of the leaky rectifiers
 
 
 def at_least(key: str, value: float, least: float) -> None:
-    """Raise InputError if the setting `model.<key>` is below `least`.
+    """Raise InputError if the setting `model.<key>` is below `least`, or a fraction where that is 1: a count.
 
     >>> at_least("depth", 0, 1)
     Traceback (most recent call last):
     anomalib_lite.types.InputError: model.depth must be at least 1, got 0
     """
-    if value < least:
-        raise InputError(f"model.{key} must be at least {least}, got {value}")
+    if not isinstance(value, int if least == 1 else int | float) or value < least:
+        whole = " and whole" if isinstance(value, float) and value >= least else ""
+        raise InputError(f"model.{key} must be at least {least}{whole}, got {value}")
 
 
 def check_widths(key: str, widths: Sequence[int]) -> None:
@@ -29,8 +30,10 @@ def check_widths(key: str, widths: Sequence[int]) -> None:
     Traceback (most recent call last):
     anomalib_lite.types.InputError: model.widths must be numbers of at least 1, one or more, got [16, 0]
     """
-    if not widths or min(widths) < 1:
-        raise InputError(f"model.{key} must be numbers of at least 1, one or more, got {list(widths)}")
+    several = isinstance(widths, Sequence) and not isinstance(widths, str)
+    if not several or not widths or not all(isinstance(width, int) and width >= 1 for width in widths):
+        found = list(widths) if several else widths
+        raise InputError(f"model.{key} must be numbers of at least 1, one or more, got {found}")
 
 
 def halved(patch_size: int, halvings: int, setting: str) -> int:

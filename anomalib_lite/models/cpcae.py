@@ -12,11 +12,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from anomalib_lite.models.blocks import SLOPE, down, up
+from anomalib_lite.models.blocks import SLOPE, at_least, check_widths, down, halved, up
 from anomalib_lite.models.condition import Condition
 from anomalib_lite.models.losses import l1_activity, l2
 from anomalib_lite.models.network import Loss, Reconstructed
-from anomalib_lite.types import InputError
 
 
 class CPCAE(nn.Module):
@@ -61,13 +60,10 @@ class CPCAE(nn.Module):
     ) -> None:
         super().__init__()
         self.conditions = Condition(condition, positions)
-        if latent_dim < 1:
-            raise InputError(f"model.latent_dim must be at least 1, got {latent_dim}")
-        if not widths or patch_size % 2 ** len(widths):
-            raise InputError(
-                f"patch size must be a multiple of {2 ** len(widths)} for {len(widths)} strided convolutions "
-                f"(model.widths={list(widths)}), got {patch_size}"
-            )
+        check_widths("widths", widths)
+        at_least("dense", dense, 1)
+        at_least("latent_dim", latent_dim, 1)
+        side = halved(patch_size, len(widths), f"model.widths={list(widths)}")
         self.settings: dict[str, Any] = {
             "patch_size": patch_size,
             "widths": list(widths),
@@ -80,7 +76,6 @@ class CPCAE(nn.Module):
             "channels": channels,
         }
         self.activity_weight = activity_weight
-        side = patch_size // 2 ** len(widths)
         steps = list(zip([channels, *widths], widths, strict=False))
         self.encoder = nn.Sequential(*(down(i, o, normalise=normalise) for i, o in steps))
         flat = widths[-1] * side * side

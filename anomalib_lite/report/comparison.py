@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from PIL import Image
 
 from anomalib_lite import __version__
@@ -39,7 +38,8 @@ from anomalib_lite.report.comparison_rows import (
 )
 from anomalib_lite.report.comparison_tables import chance_level
 from anomalib_lite.report.comparison_text import lead, notes
-from anomalib_lite.report.figures import number, percent
+from anomalib_lite.report.environment import inline, page_environment
+from anomalib_lite.report.figures import number
 from anomalib_lite.report.files import replace_file
 
 PIXEL_FIGURES = ("F1", "precision", "recall")
@@ -132,18 +132,8 @@ def _page_width(plot: Path) -> int:
 
 
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("anomalib_lite.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = percent
-    environment.filters["png"] = lambda content: "data:image/png;base64," + base64.b64encode(content).decode()
-    environment.filters["jpeg"] = lambda content: (
-        "data:image/jpeg;base64," + base64.b64encode(content).decode()
-    )
+    environment = page_environment()
+    environment.filters["jpeg"] = lambda content: inline(content, "jpeg")
     return environment
 
 

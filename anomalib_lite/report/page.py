@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from anomalib_lite import __version__
+from anomalib_lite.report.environment import inline, page_environment
 from anomalib_lite.report.figures import (
     READINGS,
     KeyFigure,
@@ -79,19 +79,9 @@ def write_report(record: RunRecord, folder: Path) -> Path:
 
 
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("anomalib_lite.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = percent
+    environment = page_environment()
     environment.filters["percent_range"] = percent_range
-    environment.filters["png"] = lambda content: "data:image/png;base64," + base64.b64encode(content).decode()
-    environment.filters["jpeg"] = lambda picture: (
-        "data:image/jpeg;base64," + base64.b64encode(jpeg(picture)).decode()
-    )
+    environment.filters["jpeg"] = lambda picture: inline(jpeg(picture), "jpeg")
     return environment
 
 
