@@ -1,4 +1,4 @@
-"""The jobs behind the commands: instantiate, run, return one float. The only module that reads the config."""
+"""The jobs behind the commands: build, run, return one float."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,19 +19,24 @@ import faiss
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
+from anomalib_lite.building import (
+    check_settings,
+    fitting_augmentation,
+    make_data,
+    make_detector,
+    make_embedder,
+    value_object,
+)
 from anomalib_lite.callbacks import FeatureEmbedding, fit_and_calibrate
 from anomalib_lite.console import ExitCode, main
-from anomalib_lite.data.augmentation import Augmentation
 from anomalib_lite.data.datamodule import InspectionData
 from anomalib_lite.data.images import list_images
-from anomalib_lite.data.preparation import Preparation
-from anomalib_lite.data.registration import Registration
-from anomalib_lite.detector import Detector, Model
+from anomalib_lite.detector import Detector
 from anomalib_lite.evaluation import Evaluation, example, validation_metrics
 from anomalib_lite.inspection import inspect
 from anomalib_lite.loggers import flat_figures, log_results, log_settings, make_loggers
@@ -42,7 +47,6 @@ from anomalib_lite.report.page import write_report
 from anomalib_lite.report.tables import metrics_table, write_metrics, write_scores
 from anomalib_lite.report.verdict import rate_intervals, tally
 from anomalib_lite.schema import register_schemas
-from anomalib_lite.scoring.embedding import Embedder, find_weights
 from anomalib_lite.stages import StageStore
 from anomalib_lite.synthesise import synthesise
 from anomalib_lite.training import Trained, train_autoencoder
@@ -125,7 +129,7 @@ def train(cfg: DictConfig) -> float:
         shown = [example(detector, pictures[row]) for row in choose_shared(evaluation.rows())]
         write_examples(shown, folder, cut=detector.tau_)  # for a comparison: the same ones of every method
     log_settings(loggers, cfg)
-    log_results(loggers, flat_figures(metrics), sorted((folder / "plots").glob("*.*g")))
+    log_results(loggers, flat_figures(metrics), sorted((folder / "plots").glob("*.png")))
     _point_latest(Path(cfg.outputs), folder)
     print(f"bundle: {folder / 'bundle'}\ntook:   {time.perf_counter() - started:.0f} s")
     return float(metrics["validation_AUROC"])
@@ -169,117 +173,6 @@ def synthesise_pictures(cfg: DictConfig) -> None:
     print(f"{made} pictures: {output}")
 
 
-def value_object(node: DictConfig) -> Any:
-    """The dataclass whose schema a config node has; its own checks run here."""
-    return OmegaConf.to_object(node)
-
-
-def make_data(cfg: DictConfig, store: StageStore) -> InspectionData:
-    """The datamodule of a config, not yet set up."""
-    data = cfg.data
-    registration = Registration(
-        method=data.registration,
-        motion=data.motion,
-        reference=None if data.reference is None else Path(data.reference),
-    )
-    crop: Any = OmegaConf.to_container(data.crop) if OmegaConf.is_list(data.crop) else data.crop
-    return InspectionData(
-        source=instantiate(data.source),
-        preparation=Preparation(registration=registration, crop=crop, size=data.size),
-        roles=value_object(cfg.roles),
-        calibration_minimum=value_object(cfg.threshold).minimum_calibration(),
-        grid=value_object(cfg.grid),
-        downsize=network_size(data.downsize),
-        batch_size=cfg.model.batch_size,
-        steps_per_epoch=cfg.model.steps_per_epoch,
-        seed=cfg.seed,
-        store=store,
-        on_bad_image=data.on_bad_image,
-        on_not_aligned=data.on_not_aligned,
-        num_workers=data.num_workers,
-    )
-
-
-def check_settings(cfg: DictConfig, data: InspectionData) -> None:
-    """Try a chain on black patches and drop it: what the settings alone can tell is known before a photograph is read.
-
-    `data` is not set up. Raises InputError for settings out of range or that do not fit together.
-    """
-    for group in (cfg.corruption, cfg.augmentation):
-        value_object(group)
-    if data.largest is not None and data.grid.size > min(data.largest):
-        raise InputError(
-            f"grid.size must be at most {min(data.largest)}, the side of the picture that the network sees "
-            f"(data.downsize, data.size), got {data.grid.size}"
-        )
-    detector = make_detector(cfg, data, None)
-    if isinstance(detector.model, PatchAutoencoder):
-        for key in ("model.patience", "trainer.max_epochs"):
-            epochs = OmegaConf.select(cfg, key)
-            if not isinstance(epochs, int) or epochs < 1:
-                raise InputError(f"{key} must be a whole number, 1 or more, got {epochs}")
-        try:
-            instantiate(cfg.model.optimizer)(detector.model.parameters(), lr=cfg.model.learning_rate)
-        except (ValueError, TypeError) as error:
-            raise InputError(f"model.optimizer, model.learning_rate: {error}") from None
-        patches = torch.zeros((min(data.batch_size, 2), 3, data.grid.size, data.grid.size))
-        index = torch.zeros(len(patches), dtype=torch.int64)
-        detector.model.network.loss(patches, index, patches, progress=0.0)
-    if data.largest is not None:
-        detector.check(data.largest)
-
-
-def network_size(downsize: Any) -> int | tuple[int, int] | None:
-    """`data.downsize` as a long side or as (height, width).
-
-    Raises:
-        InputError: for anything but null, a whole number or two of them, above 0.
-    """
-    sides = list(downsize) if OmegaConf.is_list(downsize) else [downsize]
-    whole = all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides)
-    if downsize is None or (whole and len(sides) == 1):
-        return downsize
-    if not (whole and len(sides) == 2):
-        raise InputError(f"data.downsize: expected a long side or [height, width] in pixels, got {downsize}")
-    return sides[0], sides[1]
-
-
-def make_embedder(cfg: DictConfig) -> Embedder | None:
-    """The backbone of a config with its weights; None where scoring does without."""
-    scoring = value_object(cfg.scoring)
-    if scoring.method != "embedding":
-        return None
-    weights = find_weights(cfg.embedding.backbone)
-    embedder = Embedder(weights=weights, pooling=scoring.pooling, precision=cfg.embedding.precision)
-    log.info("embedding: %s from %s, %s", weights.backbone, weights.source, embedder.precision)
-    return embedder
-
-
-def make_detector(cfg: DictConfig, data: InspectionData, embedder: Embedder | None) -> Detector:
-    """The chain of a config, unfitted; an autoencoder has its first random weights."""
-    return Detector(
-        preparation=data.preparation,
-        model=make_model(cfg, data),
-        scoring=value_object(cfg.scoring),
-        embedder=embedder,
-        scaler=value_object(cfg.scaler),
-        classifier=value_object(cfg.classifier),
-        similarity=value_object(cfg.similarity),
-        postprocess=value_object(cfg.postprocess),
-        threshold=value_object(cfg.threshold),
-    )
-
-
-def make_model(cfg: DictConfig, data: InspectionData) -> Model:
-    """The model of a config: what gives error maps."""
-    if not cfg.model.trains:
-        baseline = instantiate(cfg.model.baseline)
-        return baseline(downsize=data.downsize) if callable(baseline) else baseline
-    seed_everything(cfg.seed, workers=True, verbose=False)
-    network = instantiate(cfg.model.network)(positions=data.positions)
-    return PatchAutoencoder(network=network, grid=data.grid, downsize=data.downsize)
-
-
 def set_threads(threads: int | None) -> int:
     """One setting for torch, FAISS and OpenCV, which share the processors; returns it."""
     if threads is None:
@@ -314,7 +207,7 @@ def _train_network(
         optimizer=instantiate(model.optimizer),
         learning_rate=model.learning_rate,
         corruption=value_object(cfg.corruption),
-        augmentation=_fitting_augmentation(cfg, data),
+        augmentation=fitting_augmentation(cfg, data),
         seed=cfg.seed,
     )
     plain = OmegaConf.to_container(cfg, resolve=True)
@@ -334,16 +227,6 @@ def _train_network(
         patience=model.patience,
         resume=cfg.resume is not None,
     )
-
-
-def _fitting_augmentation(cfg: DictConfig, data: InspectionData) -> Augmentation:
-    """Without rotation and flips where parts are registered: the network would learn poses that it never meets."""
-    augmentation: Augmentation = value_object(cfg.augmentation)
-    method = data.preparation.registration.method_
-    if method == "none" or not (augmentation.rotation or augmentation.flips):
-        return augmentation
-    log.warning("augmentation: parts are registered (%s), so neither rotated nor flipped", method)
-    return replace(augmentation, rotation=0.0, flips=False)
 
 
 def _trainer(cfg: DictConfig, folder: Path, *, callbacks: list[Callback], logger: Any) -> Trainer:

@@ -35,7 +35,7 @@ from measuring import Figure, draw, link, peak_private_mb, timed_in_turns, watch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from anomalib_lite import inspection, run
+from anomalib_lite import building, inspection, run
 from anomalib_lite.callbacks import fit_and_calibrate
 from anomalib_lite.console import config_folder
 from anomalib_lite.data.datamodule import InspectionData
@@ -83,15 +83,15 @@ def training(work: Path, effort: Effort, model: str) -> list[Figure]:
     if not published:
         epochs, steps = max(3, epochs // 2), max(2, steps // 4)
     cfg, data = prepared(work, effort, effort.long_sides[0], model=model, epochs=epochs, steps=steps)
-    autoencoder = run.make_model(cfg, data)
+    autoencoder = building.make_model(cfg, data)
     assert isinstance(autoencoder, PatchAutoencoder)
     in_turns = bare.InTurns(bare.Loop(copy.deepcopy(autoencoder.network), data, cfg))
     module = Reconstruction(
         autoencoder=autoencoder,
         optimizer=instantiate(cfg.model.optimizer),
         learning_rate=cfg.model.learning_rate,
-        corruption=run.value_object(cfg.corruption),
-        augmentation=run.value_object(cfg.augmentation),
+        corruption=building.value_object(cfg.corruption),
+        augmentation=building.value_object(cfg.augmentation),
         seed=cfg.seed,
     )
 
@@ -151,7 +151,7 @@ def prediction(work: Path, effort: Effort, weights: Weights, long_side: int) -> 
     """Where the time of `inspect` goes, and what `Detector.predict` adds to the two networks' forwards."""
     cfg, data = prepared(work, effort, long_side)
     embedder = Embedder(weights=weights, pooling="cascade", precision="auto")
-    detector = run.make_detector(cfg, data, embedder)
+    detector = building.make_detector(cfg, data, embedder)
     fit_and_calibrate(detector, data)
     features = detector.scaler.mean_.shape[0]
     detector.classifier.fit(np.random.default_rng(0).random((NEIGHBOURS, features), np.float32))
@@ -241,7 +241,7 @@ def prepared(
     overrides += [f"trainer.max_epochs={epochs}", f"model.steps_per_epoch={steps}"]
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         cfg = compose("train", [f"model={model}", "data=mvtec", *overrides])
-    data = run.make_data(cfg, StageStore(work / "stages"))
+    data = building.make_data(cfg, StageStore(work / "stages"))
     data.setup()
     return cfg, data
 

@@ -221,7 +221,7 @@ def test_bad_settings(
 @pytest.fixture
 def no_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails what gets as far as to look for photographs or a backbone: the settings alone were enough to know."""
-    for target in ("run.InspectionData.setup", "run.find_weights"):
+    for target in ("data.datamodule.InspectionData.setup", "building.find_weights"):
         monkeypatch.setattr(f"anomalib_lite.{target}", lambda *arguments: pytest.fail("found too late"))
 
 
@@ -303,7 +303,8 @@ def test_a_rendered_picture_too_small(
     data: str, picture: str, least: str, tmp_path: Path, train: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "anomalib_lite.run.InspectionData._prepare", lambda *arguments: pytest.fail("found too late")
+        "anomalib_lite.data.datamodule.InspectionData._prepare",
+        lambda *arguments: pytest.fail("found too late"),
     )
     ended = train(None, tmp_path, f"data={data}", f"data.picture={picture}", model="variation")
     assert_one_line(ended, f"data.picture must be [width, height] in pixels, at least {least}")

@@ -154,6 +154,13 @@ def jpeg(picture: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def png(picture: np.ndarray) -> bytes:
+    """A picture (h, w, 3) uint8 as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def montage(rows: Sequence[tuple[str, Sequence[Panel]]]) -> bytes:
     """All rows, each a caption over its panels, below the panels' titles, as one PNG."""
     line, gap = 26, 8

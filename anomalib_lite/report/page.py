@@ -24,7 +24,7 @@ from anomalib_lite.report.figures import (
     validation_figures,
 )
 from anomalib_lite.report.files import replace_file
-from anomalib_lite.report.gallery import Scale, arrange, common_scale, jpeg, montage, panels
+from anomalib_lite.report.gallery import Scale, arrange, common_scale, jpeg, montage, panels, png
 from anomalib_lite.report.plots import draw_histogram, draw_losses, draw_precision_recall, draw_roc
 from anomalib_lite.report.tsne import draw_tsne
 from anomalib_lite.report.verdict import guarantee, is_scored, rate_intervals, tally, verdict
@@ -46,7 +46,7 @@ def write_report(record: RunRecord, folder: Path) -> Path:
     for name, content in plots.items():
         replace_file(folder / "plots" / f"{name}.png", content)
     if record.contact_sheet is not None:
-        replace_file(folder / "plots" / "contact_sheet.jpg", jpeg(record.contact_sheet))
+        replace_file(folder / "plots" / "contact_sheet.png", png(record.contact_sheet))
     if gallery:
         rows = [
             (f"{row['outcome']}: {row['caption']}", row["panels"])
