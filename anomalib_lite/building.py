@@ -16,7 +16,8 @@ from anomalib_lite.data.augmentation import Augmentation
 from anomalib_lite.data.datamodule import InspectionData
 from anomalib_lite.data.preparation import Preparation
 from anomalib_lite.data.registration import Registration
-from anomalib_lite.detector import Detector, Model
+from anomalib_lite.detector import Detector
+from anomalib_lite.models.model import Model
 from anomalib_lite.models.reconstruction import PatchAutoencoder
 from anomalib_lite.scoring.embedding import Embedder, find_weights
 from anomalib_lite.stages import StageStore

@@ -5,10 +5,10 @@ Training, video, export and the baselines share this one object; it needs no Tra
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -20,80 +20,21 @@ from anomalib_lite.data.pictures import to_tensor
 from anomalib_lite.data.preparation import Preparation
 from anomalib_lite.data.resize import resize
 from anomalib_lite.metrics import PixelMetrics
+from anomalib_lite.models.model import Images, Model
 from anomalib_lite.models.reconstruction import Mapped, PatchAutoencoder
 from anomalib_lite.scoring.anomaly_map import mean_square
 from anomalib_lite.scoring.classifiers import OneClassClassifier, classifier_from_state
-from anomalib_lite.scoring.embedding import POOLINGS, Embedder
+from anomalib_lite.scoring.embedding import Embedder
+from anomalib_lite.scoring.method import Scoring
 from anomalib_lite.scoring.postprocess import PostProcess
 from anomalib_lite.scoring.scaler import Scaler
 from anomalib_lite.scoring.similarity import Similarity
 from anomalib_lite.scoring.threshold import Threshold, threshold_from_state
 from anomalib_lite.types import Alignment, InputError, Prediction
 
-REDUCTIONS = ("mean_square", "maximum")
 LEAST_CUT = 1 / 255  # one grey level, or a hundredth of what is usual
 LOWERED = 0.99  # of the pixel cut: not the cut itself, which interpolation may round up
-METHODS = ("embedding", "map", "similarity", "reconstruction_probability")
 MODELS = {model.name: model for model in (PatchAutoencoder, DeepFeatures, NearestNeighbour, Variation)}
-
-
-class Images(Protocol):
-    """Registered pictures (1, 3, H, W) of one role; every loop starts anew."""
-
-    def __len__(self) -> int:
-        """How many there are."""
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """One after the other."""
-
-
-class Model(Protocol):
-    """What turns a picture into an error map."""
-
-    name: str
-
-    def learn(self, train_normals: Iterable[Tensor]) -> Self:
-        """Learn from full-size pictures (1, 3, H, W) what Lightning has not trained."""
-
-    def map(self, image: Tensor) -> Mapped:
-        """The error of pictures (B, 3, H, W)."""
-
-    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Arrays and settings for the bundle."""
-
-
-@dataclass(kw_only=True)
-class Scoring:
-    """How an error map becomes a raw score.
-
-    Args:
-        method: `embedding` (deep features of the map, then the classifier), `map` (see `reduction`),
-            `similarity` (of picture and reconstruction, as the network saw them) or `reconstruction_probability`.
-        pooling: of the deep features, `cascade` or `max`.
-        contrast: stretch the map so that an ordinary part's largest error just fills the range of the network's
-            input: errors of any part then look alike to it.
-        reduction: of `map`: `mean_square` of the error as the network saw the picture (the paper's AE), or the
-            `maximum` of the anomaly map, which a small defect raises as much as a large one.
-        samples: of the latent, for `reconstruction_probability`.
-    """
-
-    method: str = "embedding"
-    pooling: str = "cascade"
-    contrast: bool = True
-    reduction: str = "mean_square"
-    samples: int = 16
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise InputError(f"scoring.method must be one of {', '.join(METHODS)}, got {self.method}")
-        if self.reduction not in REDUCTIONS:
-            raise InputError(
-                f"scoring.reduction must be one of {', '.join(REDUCTIONS)}, got {self.reduction}"
-            )
-        if self.samples < 1:
-            raise InputError(f"scoring.samples must be at least 1, got {self.samples}")
-        if self.pooling not in POOLINGS:
-            raise InputError(f"scoring.pooling must be one of {', '.join(POOLINGS)}, got {self.pooling}")
 
 
 class Scored(NamedTuple):

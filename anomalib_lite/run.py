@@ -48,7 +48,7 @@ from anomalib_lite.report.tables import metrics_table, write_metrics, write_scor
 from anomalib_lite.report.verdict import rate_intervals, tally
 from anomalib_lite.schema import register_schemas
 from anomalib_lite.stages import StageStore
-from anomalib_lite.synthesise import synthesise
+from anomalib_lite.synthesis import synthesise
 from anomalib_lite.training import Trained, train_autoencoder
 from anomalib_lite.types import InputError
 
@@ -158,7 +158,7 @@ def predict(cfg: DictConfig) -> ExitCode:
 
 
 def synthesise_pictures(cfg: DictConfig) -> None:
-    """Paste synthetic defects onto pictures of good parts; see `anomalib_lite.synthesise.synthesise`."""
+    """Paste synthetic defects onto pictures of good parts; see `anomalib_lite.synthesis.synthesise`."""
     set_threads(cfg.threads)
     output = Path(HydraConfig.get().runtime.output_dir) if cfg.output is None else Path(str(cfg.output))
     source = Path(str(cfg.source))

@@ -8,8 +8,8 @@ from anomalib_lite.data.augmentation import Augmentation
 from anomalib_lite.data.datamodule import Roles
 from anomalib_lite.data.pasting import Corruption
 from anomalib_lite.data.patches import PatchGrid
-from anomalib_lite.detector import Scoring
 from anomalib_lite.scoring.classifiers import CLASSIFIERS
+from anomalib_lite.scoring.method import Scoring
 from anomalib_lite.scoring.postprocess import PostProcess
 from anomalib_lite.scoring.scaler import Scaler
 from anomalib_lite.scoring.similarity import Similarity

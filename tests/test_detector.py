@@ -24,12 +24,14 @@ from anomalib_lite.data.images import read_image
 from anomalib_lite.data.patches import PatchGrid
 from anomalib_lite.data.preparation import Preparation
 from anomalib_lite.data.registration import Registration
-from anomalib_lite.detector import Detector, Model, Scored, Scoring
+from anomalib_lite.detector import Detector, Scored
 from anomalib_lite.models.cpcae import CPCAE
+from anomalib_lite.models.model import Model
 from anomalib_lite.models.reconstruction import PatchAutoencoder
 from anomalib_lite.models.vae import VAE
 from anomalib_lite.scoring.classifiers import KNN
 from anomalib_lite.scoring.embedding import Embedder, find_weights
+from anomalib_lite.scoring.method import Scoring
 from anomalib_lite.scoring.postprocess import PostProcess
 from anomalib_lite.scoring.scaler import Scaler
 from anomalib_lite.scoring.similarity import Similarity

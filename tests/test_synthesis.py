@@ -14,7 +14,7 @@ import pytest
 from anomalib_lite.data.folder import folder_samples
 from anomalib_lite.data.images import read_image, read_mask, write_png
 from anomalib_lite.data.pasting import Corruption
-from anomalib_lite.synthesise import safe_stem, synthesise
+from anomalib_lite.synthesis import safe_stem, synthesise
 from anomalib_lite.types import InputError
 
 MIXED = Corruption(family="mixed")
