@@ -116,7 +116,7 @@ def test_a_killed_run_can_be_repeated(
 
         from anomalib_lite.data.annotations import write_voc
 
-        patch.setattr("anomalib_lite.synthesise.write_voc", dies)
+        patch.setattr("anomalib_lite.synthesis.write_voc", dies)
         with pytest.raises(KeyboardInterrupt):
             synthesise(parts, MIXED, killed, seed=7, copies=2, format="png")
     assert not (killed / "annotations.json").exists()
