@@ -42,6 +42,20 @@ def ssim_loss(clean: Tensor, reconstruction: Tensor) -> Tensor:
     >>> ssim_loss(torch.zeros(1, 3, 11, 11), torch.ones(1, 3, 11, 11))
     tensor(0.9999)
     """
+    return 1 - _ssim(clean, reconstruction)[0]
+
+
+def ssim_map(clean: Tensor, reconstruction: Tensor) -> Tensor:
+    """1 - structural similarity at every pixel of two (P, C, h, w), of that shape; its mean is `ssim_loss`.
+
+    >>> ssim_map(torch.zeros(1, 3, 11, 11), torch.ones(1, 3, 11, 11)).shape
+    torch.Size([1, 3, 11, 11])
+    """
+    return 1 - _ssim(clean, reconstruction)[1]
+
+
+def _ssim(clean: Tensor, reconstruction: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean similarity and the map (P, C, h, w) that it is the mean of."""
     height, width = clean.shape[-2:]
     if min(height, width) < SSIM_WINDOW:
         raise InputError(
@@ -53,16 +67,17 @@ def ssim_loss(clean: Tensor, reconstruction: Tensor) -> Tensor:
     # a variance is E[x^2] - E[x]^2 here: half precision would leave nothing of that of a smooth surface
     dtype = torch.promote_types(clean.dtype, torch.float32)
     with torch.autocast(clean.device.type, enabled=False):
-        similarity = structural_similarity_index_measure(
+        found = structural_similarity_index_measure(
             reconstruction.to(dtype),
             clean.to(dtype),
             gaussian_kernel=True,
             sigma=SSIM_SIGMA,
             kernel_size=SSIM_WINDOW,
             data_range=1.0,
+            return_full_image=True,
         )
-    assert isinstance(similarity, Tensor)  # a tuple only where the map is asked for
-    return 1 - similarity
+    assert isinstance(found, tuple)  # a tensor only where no map is asked for
+    return found
 
 
 def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:

@@ -197,7 +197,7 @@ def test_every_similarity_has_its_config_and_the_reverse() -> None:
 
 
 def test_unknown_name() -> None:
-    message = "similarity.name must be one of l1, l2, ssim, average_hash, difference_hash, perceptual_hash, got cosine"
+    message = "similarity.name must be one of l1, l2, ssim, ssim_lowest, average_hash, difference_hash, perceptual_hash, got cosine"
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         Similarity(name="cosine")
 
@@ -235,3 +235,18 @@ def test_values_that_are_not_finite(name: str, value: float) -> None:
 def test_ssim_of_a_picture_smaller_than_its_window() -> None:
     with pytest.raises(InputError, match=r"^SSIM needs at least 11 x 11 pixels, its window, got 10 x 30$"):
         Similarity(name="ssim")(torch.zeros(1, 3, 10, 30), torch.zeros(1, 3, 10, 30))
+
+
+def test_the_lowest_ssim_is_that_of_scikit_images_map() -> None:
+    rng = np.random.default_rng(3)
+    one = rng.random((40, 32, 3), np.float32)
+    other = np.clip(one + 0.05 * rng.standard_normal(one.shape, np.float32), 0, 1)
+    other[20:24, 10:20] = 0.5  # away from the border, where the two treat it differently
+    _, similarity = structural_similarity(
+        one, other, channel_axis=2, data_range=1.0, gaussian_weights=True, sigma=1.5,
+        use_sample_covariance=False, full=True,
+    )  # fmt: skip
+    tensors = (torch.from_numpy(x.transpose(2, 0, 1).copy())[None] for x in (one, other))
+    assert Similarity(name="ssim_lowest")(*tensors) == pytest.approx(
+        1 - similarity.mean(axis=2).min(), abs=1e-4
+    )
