@@ -21,8 +21,8 @@ from anomalib_lite.types import Batch
 class FeatureEmbedding(Callback):
     """Fits the embedding stage on the best checkpoint's maps and scores the test pictures with it.
 
-    At `on_test_start`, not at the end of fitting: there `trainer.test(ckpt_path="best")` has loaded the best
-    weights, while `on_fit_end` would see the last epoch's.
+    At `on_test_start`, not at the end of fitting: by then the best weights are loaded and on their device, while
+    `on_fit_end` would see the last epoch's.
 
     Args:
         detector: shares its network with the module under test.

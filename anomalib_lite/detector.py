@@ -46,6 +46,14 @@ class Scored(NamedTuple):
     mapped: Mapped
 
 
+class Drawn(NamedTuple):
+    """A validation normal as it is, or with a drawn defect."""
+
+    image: Tensor  # (1, 3, H, W)
+    mask: np.ndarray  # (H, W) bool, where the defect is
+    original: Tensor  # (1, 3, H, W), without the defect
+
+
 class Detector:
     """Fits and applies the chain that follows registration and the network's training.
 
@@ -88,10 +96,11 @@ class Detector:
             model.use_probability(scoring.samples)
         if scoring.method == "similarity" and isinstance(model, DeepFeatures | Variation):
             raise InputError(f"scoring=similarity needs a model that reconstructs, got {model.name}")
-        if (scoring.method, scoring.reduction) == ("map", "maximum") and not self.localises:
-            raise InputError(f"scoring.reduction=maximum needs a model that localises, got {model.name}")
+        if scoring.method == "map" and not self.localises:
+            raise InputError(f"scoring=map needs a model that compares pictures, got {model.name}")
         self.gain_ = 1.0
         self.usual_: Tensor | None = None
+        self.usual_count_ = 0  # pictures that it was learned from; not kept in a bundle
         self.tau_ = postprocess.tau
         self.card: dict[str, Any] = {}  # where a loaded bundle comes from
         self.device = torch.device("cpu")
@@ -104,9 +113,9 @@ class Detector:
     def to(self, device: torch.device) -> Self:
         """Move the networks to a device."""
         self.device = device
-        self.usual_ = None if self.usual_ is None else self.usual_.to(device)
         if isinstance(self.model, nn.Module):
             self.model.to(device).eval()
+            self.usual_ = None if self.usual_ is None else self.usual_.to(device)
         if self.embedder is not None:
             self.embedder.to(device)
         return self
@@ -153,16 +162,14 @@ class Detector:
 
     def calibrate(self, *, calibration: Iterable[Tensor], validation: Iterable[Tensor]) -> Self:
         """Set the image cut from calibration normals; the score's scale and the map's from validation normals."""
-        count = 0
         if self.localises and self.postprocess.relative:
-            self.usual_, count = self._learn_usual(validation)
+            self.usual_, self.usual_count_ = self._learn_usual(validation)
         scores, cuts = [], []  # numbers only: the maps of a thousand pictures would fill the memory
         for image in validation:
-            scored = self.score(image)
+            scored = self.score(image, usual=self.usual_for_others(image))
             scores.append(scored.raw_score)
-            if self.localises:
-                anomaly_map = self._anomaly_map(scored.mapped, self._usual_without(scored.mapped, count))
-                cuts.append(np.quantile(anomaly_map, 0.999))  # one normal pixel in 1000 is above it
+            if scored.anomaly_map is not None:
+                cuts.append(np.quantile(scored.anomaly_map, 0.999))  # one normal pixel in 1000 is above it
         self.validation_scores_ = np.array(scores)
         self.calibration_scores_ = np.array([self.score(image).raw_score for image in calibration])
         self.threshold.fit(self.calibration_scores_, self.validation_scores_)
@@ -171,17 +178,16 @@ class Detector:
             self.tau_ = max(float(np.median(cuts)), LEAST_CUT)
         return self
 
-    def learn_tau(self, drawn: Iterable[tuple[Tensor, np.ndarray]]) -> Self:
-        """Set the pixel cut with the best F1 score on validation normals with drawn defects and without.
-
-        `drawn` gives pictures (1, 3, H, W) and where their defects are, bool (H, W).
-        """
+    def learn_tau(self, drawn: Iterable[Drawn]) -> Self:
+        """Set the pixel cut with the best F1 score on validation normals with drawn defects and without."""
         if not self.localises:
             return self
         pixels = PixelMetrics(tau=None)
-        for image, mask in drawn:
-            pixels.update(self._anomaly_map(self._map(image), self.usual_), mask)
-        self.tau_ = pixels.best_tau()
+        for image, mask, original in drawn:
+            pixels.update(self._anomaly_map(self._map(image), self.usual_for_others(original)), mask)
+        best = pixels.best_tau()
+        if best is not None:
+            self.tau_ = max(best, LEAST_CUT)
         return self
 
     def _learn_usual(self, validation: Iterable[Tensor]) -> tuple[Tensor, int]:
@@ -191,19 +197,21 @@ class Detector:
             total, count = total + self.postprocess.reduce(self._map(image).low_error), count + 1
         return total / count, count
 
-    def _usual_without(self, mapped: Mapped, count: int) -> Tensor | None:
-        """What is usual for the others: compared with a mean that it is part of, a picture looks too usual."""
-        if self.usual_ is None or count < 2:
+    def usual_for_others(self, image: Tensor) -> Tensor | None:
+        """What is usual without a validation normal (1, 3, H, W): with it, the picture would look too usual itself."""
+        if self.usual_ is None or self.usual_count_ < 2:
             return self.usual_
-        return (self.usual_ * count - self.postprocess.reduce(mapped.low_error)) / (count - 1)
+        own = self.postprocess.reduce(self._map(image).low_error)
+        return (self.usual_ * self.usual_count_ - own) / (self.usual_count_ - 1)
 
-    def score(self, image: Tensor) -> Scored:
-        """Score one registered picture (1, 3, H, W)."""
-        return self.finish(self._map(image))
+    def score(self, image: Tensor, *, usual: Tensor | None = None) -> Scored:
+        """Score one registered picture (1, 3, H, W); `usual` is for pictures that the usual error was learned from."""
+        return self.finish(self._map(image), usual=usual)
 
-    def finish(self, mapped: Mapped) -> Scored:
+    def finish(self, mapped: Mapped, *, usual: Tensor | None = None) -> Scored:
         """From the error (1, 3, H, W) of one picture to its raw score: one at a time, whatever the batch."""
-        anomaly_map = self._anomaly_map(mapped, self.usual_) if self.localises else None
+        usual = self.usual_ if usual is None else usual
+        anomaly_map = self._anomaly_map(mapped, usual) if self.localises else None
         if self.scoring.method == "map":
             return Scored(self._reduced(mapped, anomaly_map), anomaly_map, None, mapped)
         if self.scoring.method == "reconstruction_probability":

@@ -16,7 +16,7 @@ from anomalib_lite.data.pasting import Corruption
 from anomalib_lite.data.pictures import Pictures
 from anomalib_lite.data.resize import resize
 from anomalib_lite.data.synthetic import add_defect, estimate_foreground
-from anomalib_lite.detector import Detector, Scored, not_aligned
+from anomalib_lite.detector import Detector, Drawn, Scored, not_aligned
 from anomalib_lite.metrics import PixelMetrics, bootstrap, image_metrics, per_defect
 from anomalib_lite.models.reconstruction import PatchAutoencoder
 from anomalib_lite.report.contact_sheet import contact_sheet
@@ -36,9 +36,9 @@ def validation_metrics(detector: Detector, validation_normals: Pictures, *, seed
     defects it finds: near 0, it lies too high to be of use.
     """
     labels, scores = [], []
-    for image, mask in drawn_defects(validation_normals, seed=seed):
+    for image, mask, original in drawn_defects(validation_normals, seed=seed):
         labels.append(int(mask.any()))
-        scores.append(detector.score(image).raw_score)
+        scores.append(detector.score(image, usual=detector.usual_for_others(original)).raw_score)
     raw = np.array(scores)
     found = image_metrics(np.array(labels), raw, detector.threshold.label(raw))
     auroc, recall = found["image_AUROC"], found["image_Recall"]
@@ -46,17 +46,18 @@ def validation_metrics(detector: Detector, validation_normals: Pictures, *, seed
     return known if recall is None else known | {"validation_Recall": recall}
 
 
-def drawn_defects(normals: Pictures, *, seed: int) -> Iterator[tuple[Tensor, np.ndarray]]:
-    """Every picture (1, 3, H, W) as it is, then with defects drawn onto it, and where they are: bool (H, W)."""
+def drawn_defects(normals: Pictures, *, seed: int) -> Iterator[Drawn]:
+    """Every picture as it is, then with defects drawn onto it."""
     copies = -(-DRAWN_DEFECTS // len(normals))
     for number, image in enumerate(normals.images()):
-        yield image, np.zeros(image.shape[-2:], bool)
+        yield Drawn(image, np.zeros(image.shape[-2:], bool), image)
         photograph = image[0].permute(1, 2, 0).numpy()  # (H, W, 3)
         foreground = estimate_foreground(photograph)
         for copy in range(copies):
             rng = np.random.default_rng([seed, number, copy])
             defective, mask = add_defect(photograph, rng, foreground=foreground)
-            yield torch.from_numpy(np.ascontiguousarray(defective.transpose(2, 0, 1)))[None], mask
+            drawn = torch.from_numpy(np.ascontiguousarray(defective.transpose(2, 0, 1)))[None]
+            yield Drawn(drawn, mask, image)
 
 
 class Evaluation:

@@ -25,8 +25,8 @@ OUTLINE_SHARE = 600  # the long side of a photograph, in widths of the outline
 class Localised(NamedTuple):
     """An anomaly map in the photograph's own pixels."""
 
-    anomaly_map: np.ndarray  # (H0, W0) float32; regions below the minimum area are lowered below the cut
-    mask: np.ndarray  # (H0, W0) bool, above the cut
+    anomaly_map: np.ndarray  # (H0, W0) float32
+    mask: np.ndarray  # (H0, W0) bool, above the cut, less regions below the minimum area
     cut: float  # above 0, for drawing
 
 

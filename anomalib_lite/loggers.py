@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,27 @@ from omegaconf import DictConfig, OmegaConf
 from torchvision.io import ImageReadMode, read_image
 
 from anomalib_lite.types import InputError
+
+
+@contextmanager
+def open_loggers(nodes: Mapping[str, Any]) -> Iterator[list[Logger]]:
+    """The loggers of the config group `logger`, closed however the run ends: the next one must not go on in them."""
+    loggers = make_loggers(nodes)
+    try:
+        yield loggers
+    except BaseException:
+        _close(loggers, failed=True)
+        raise
+    _close(loggers, failed=False)
+
+
+def _close(loggers: Sequence[Logger], *, failed: bool) -> None:
+    for logger in loggers:
+        logger.finalize("failed" if failed else "success")
+        if (
+            isinstance(logger, WandbLogger) and logger._experiment is not None
+        ):  # asking for it would start one
+            logger._experiment.finish(exit_code=int(failed))
 
 
 def make_loggers(nodes: Mapping[str, Any]) -> list[Logger]:
@@ -45,7 +67,7 @@ def log_settings(loggers: Sequence[Logger], settings: DictConfig) -> None:
 
 
 def log_results(loggers: Sequence[Logger], figures: Mapping[str, float], pictures: Sequence[Path]) -> None:
-    """The final figures by name and PNG pictures, where a logger takes pictures; then the loggers are closed."""
+    """The final figures by name and PNG pictures, where a logger takes pictures."""
     for logger in loggers:
         logger.log_metrics(dict(figures))
         if isinstance(logger, TensorBoardLogger):
@@ -57,9 +79,6 @@ def log_results(loggers: Sequence[Logger], figures: Mapping[str, float], picture
         elif isinstance(logger, MLFlowLogger):
             for path in pictures:
                 logger.experiment.log_artifact(logger.run_id, str(path), "plots")
-        logger.finalize("success")
-        if isinstance(logger, WandbLogger):
-            logger.experiment.finish()  # else the next run of a multirun would go on in this one
 
 
 def flat_figures(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -60,6 +60,7 @@ def gather_facts(
         "registered picture": " x ".join(map(str, data.pictures.shape[-2:])) + " pixels (height x width)",
         "network's picture": " x ".join(map(str, data.downsize)) + " pixels (height x width)",
         "patches": f"{data.positions} of {data.grid.size} pixels, stride {data.grid.stride}",
+        "device": torch.cuda.get_device_name() if detector.device.type == "cuda" else "processor",
         "machine": f"{platform.machine()}, {threads} threads, {platform.platform()}",
     }
     if detector.embedder is not None:

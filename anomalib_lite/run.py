@@ -39,7 +39,7 @@ from anomalib_lite.data.images import list_images
 from anomalib_lite.detector import Detector
 from anomalib_lite.evaluation import Evaluation, example, validation_metrics
 from anomalib_lite.inspection import inspect
-from anomalib_lite.loggers import flat_figures, log_results, log_settings, make_loggers
+from anomalib_lite.loggers import flat_figures, log_results, log_settings, open_loggers
 from anomalib_lite.models.reconstruction import PatchAutoencoder, Reconstruction, Testing
 from anomalib_lite.record import about, gather_facts, gather_record
 from anomalib_lite.report.comparison_examples import choose_shared, write_examples
@@ -78,12 +78,16 @@ def train(cfg: DictConfig) -> float:
     Raises:
         InputError: whatever is wrong with the user's files or settings.
     """
-    started = time.perf_counter()
     folder = Path(HydraConfig.get().runtime.output_dir)
-    threads = set_threads(cfg.threads)
     quieten()
     _check_writable(folder)
-    loggers = make_loggers(cfg.logger or {})
+    with open_loggers(cfg.logger or {}) as loggers:
+        return _train(cfg, folder, loggers)
+
+
+def _train(cfg: DictConfig, folder: Path, loggers: list[Logger]) -> float:
+    started = time.perf_counter()
+    threads = set_threads(cfg.threads)
     store = StageStore(Path(cfg.outputs) / ".stages" if cfg.cache else folder / "stages")
     seconds: dict[str, float] = {}
     data = make_data(cfg, store)
@@ -213,8 +217,9 @@ def _train_network(
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
     # a model's name and its score do not change what is trained: ae_l2 shares the CPCAE's weights
-    settings = {"model": {key: value for key, value in plain["model"].items() if key != "name"}}
+    settings: dict[str, Any] = {"model": {k: v for k, v in plain["model"].items() if k != "name"}}
     settings |= {group: plain[group] for group in ("grid", "trainer", "seed")}
+    settings |= {"downsize": list(data.downsize)}  # as it came out, whatever the pictures' shape
     settings |= {"corruption": module.corruption.facts(), "augmentation": asdict(module.augmentation)}
     return train_autoencoder(
         detector.model,

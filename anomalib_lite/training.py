@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import BadZipFile, ZipFile
 
+import cv2
 import torch
+import torchvision
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
@@ -47,6 +49,7 @@ CORRUPTION_CODE = tuple(
         "drawing",
         "drawn_defects",
         "drawn_objects",
+        "images",
         "pasting",
         "synthetic",
     )
@@ -99,7 +102,11 @@ def train_autoencoder(
         "rows": data.rows["train"] + data.rows["validation"],
         "settings": settings,
         "code": code_digest(code),
-        "torch": torch.__version__,
+        "versions": {
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "opencv": cv2.__version__,
+        },
     }
 
     def make(stage: Path) -> None:

@@ -263,7 +263,7 @@ def no_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
         ("cpcae", "scoring=reconstruction_probability", ["a probability (vae), got cpcae"]),
         ("deep_feature", "scoring=similarity", ["needs a model that reconstructs, got deep_feature"]),
         ("variation", "scoring=similarity", ["needs a model that reconstructs, got variation"]),
-        ("deep_feature", "scoring=map_maximum", ["needs a model that localises, got deep_feature"]),
+        ("deep_feature", "scoring=map_maximum", ["needs a model that compares pictures, got deep_feature"]),
         ("vae", "similarity=psnr", ["unknown choice 'similarity/psnr' (choices: average_hash,"]),
         ("vae", "classifier=forest", ["unknown choice 'classifier/forest' (choices: knn, lof,"]),
         ("vae", "logger=[csv,nothing]", ["unknown choice 'logger/nothing' (choices: csv, mlflow,"]),

@@ -24,7 +24,7 @@ from anomalib_lite.data.images import read_image
 from anomalib_lite.data.patches import PatchGrid
 from anomalib_lite.data.preparation import Preparation
 from anomalib_lite.data.registration import Registration
-from anomalib_lite.detector import Detector, Scored
+from anomalib_lite.detector import Detector, Drawn, Scored
 from anomalib_lite.models.cpcae import CPCAE
 from anomalib_lite.models.model import Model
 from anomalib_lite.models.reconstruction import PatchAutoencoder
@@ -385,7 +385,7 @@ def test_the_pixel_cut_is_learned_from_drawn_defects() -> None:
         mask[10:30, 10:30] = True
         defective = image.clone()
         defective[..., 10:30, 10:30] += 0.3
-        drawn += [(image, np.zeros_like(mask)), (defective, mask)]
+        drawn += [Drawn(image, np.zeros_like(mask), image), Drawn(defective, mask, image)]
     tau = detector.learn_tau(drawn).tau_
     assert tau is not None
     assert tau != from_normals

@@ -124,6 +124,13 @@ def test_ae_l2_trains_nothing_once_the_cpcae_is_trained(part: Path, outputs: Pat
     assert not (second.folder / "checkpoints").exists()
 
 
+def test_a_network_that_saw_other_pictures_is_not_reused(part: Path, tmp_path: Path, train: Run) -> None:
+    short = ["trainer.max_epochs=1", "model.steps_per_epoch=2"]
+    codes = [train(part, tmp_path, f"data.downsize={side}", *short).code for side in (24, 28)]
+    assert codes == [0, 0]
+    assert len(list((tmp_path / ".stages" / "network").iterdir())) == 2 * 2  # the folders and their locks
+
+
 def test_same_seed_same_scores_with_and_without_the_cache(
     finished: Any, part: Path, tmp_path: Path, train: Run
 ) -> None:

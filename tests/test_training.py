@@ -246,7 +246,9 @@ def infect(checkpoint: Path) -> None:
 
 def another_version(checkpoint: Path) -> None:
     content = torch.load(checkpoint, weights_only=True)
-    torch.save(content | {"made_from": content["made_from"] | {"code": "other", "torch": "1.0"}}, checkpoint)
+    torch.save(
+        content | {"made_from": content["made_from"] | {"code": "other", "versions": "1.0"}}, checkpoint
+    )
 
 
 def somebody_elses(checkpoint: Path) -> None:
@@ -262,7 +264,7 @@ def somebody_elses(checkpoint: Path) -> None:
         (edit, "expected a whole checkpoint, found "),
         (text, "expected a whole checkpoint, found: File is not a zip file"),
         (infect, "expected a whole checkpoint, found: Weights only load failed"),
-        (another_version, "settings and version, found another code and torch; start a new run"),
+        (another_version, "settings and version, found another code and versions; start a new run"),
         (somebody_elses, "expected a checkpoint written by this version of anomalib-lite"),
     ],
 )

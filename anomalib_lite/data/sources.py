@@ -32,6 +32,8 @@ class MVTecSource:
 
 def _balanced(samples: list[Sample], seed: int) -> list[Sample]:
     good = sum(sample.split == "test" and not sample.label for sample in samples)
+    if not good:
+        raise InputError("data.balanced_test: expected good test pictures to match in number, found none")
     defective = [row for row, sample in enumerate(samples) if sample.label]
     kept = np.random.default_rng(seed).permutation(defective)[:good]
     left_out = set(defective) - set(kept.tolist())
