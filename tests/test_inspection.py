@@ -19,7 +19,7 @@ from scipy import ndimage
 from anomalib_lite.data.images import write_png
 from anomalib_lite.data.preparation import Preparation
 from anomalib_lite.data.registration import Registration
-from anomalib_lite.detector import not_aligned
+from anomalib_lite.detector import Detector, not_aligned
 from anomalib_lite.inspection import inspect, outlined, overlay
 from anomalib_lite.scoring.postprocess import PostProcess
 from anomalib_lite.types import Alignment, InputError, Prediction
@@ -58,6 +58,7 @@ class Told:
     preparation: Any = field(default_factory=Enlarged)
     anomaly_map: list[list[float]] = field(default_factory=lambda: [[0, 0], [0, 1]])
     postprocess: PostProcess = field(default_factory=PostProcess)
+    carry = Detector.carry
 
     def predict(self, photograph: np.ndarray, path: Path) -> Prediction:
         verdict, alignment = self.verdicts[path.stem], Alignment(np.eye(2, 3), quality=0.75)
