@@ -36,9 +36,12 @@ def validation_metrics(detector: Detector, validation_normals: Pictures, *, seed
     defects it finds: near 0, it lies too high to be of use.
     """
     labels, scores = [], []
+    usual: Tensor | None = None
     for image, mask, original in drawn_defects(validation_normals, seed=seed):
+        if image is original:  # comes before its copies
+            usual = detector.usual_for_others(original)
         labels.append(int(mask.any()))
-        scores.append(detector.score(image, usual=detector.usual_for_others(original)).raw_score)
+        scores.append(detector.score(image, usual=usual).raw_score)
     raw = np.array(scores)
     found = image_metrics(np.array(labels), raw, detector.threshold.label(raw))
     auroc, recall = found["image_AUROC"], found["image_Recall"]
@@ -47,7 +50,7 @@ def validation_metrics(detector: Detector, validation_normals: Pictures, *, seed
 
 
 def drawn_defects(normals: Pictures, *, seed: int) -> Iterator[Drawn]:
-    """Every picture as it is, then with defects drawn onto it."""
+    """Every picture as it is, `image` and `original` in one, then with defects drawn onto it."""
     copies = -(-DRAWN_DEFECTS // len(normals))
     for number, image in enumerate(normals.images()):
         yield Drawn(image, np.zeros(image.shape[-2:], bool), image)

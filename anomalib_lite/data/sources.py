@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,65 +69,57 @@ class FolderSource:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZipperSource:
-    """A rendered set of zipper cursors, or the user's own photographs in the same layout."""
+class RenderedSource(ABC):
+    """A rendered set of pictures (width, height), or the user's own photographs in the same layout."""
 
     root: str | None
-    set_number: int
     picture: list[int]
     seed: int
     folder: str
 
     def samples(self) -> list[Sample]:
         """Every picture; renders the set where it is not there yet."""
-        if self.root is not None:
-            return mvtec_samples(Path(self.root), None)
-        # not needed for anybody's own pictures
+        return mvtec_samples(self._render() if self.root is None else Path(self.root), None)
+
+    @abstractmethod
+    def _render(self) -> Path:
+        """The folder of the set; its renderer is imported here, for nobody's own pictures need it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZipperSource(RenderedSource):
+    """A set of zipper cursors."""
+
+    set_number: int
+
+    def _render(self) -> Path:
         from anomalib_lite.data.rendered.zipper import MINIMUM_SIZE, render_zipper
 
         size = _picture_size(self.picture, MINIMUM_SIZE)
-        folder = render_zipper(Path(self.folder), set_number=self.set_number, size=size, seed=self.seed)
-        return mvtec_samples(folder, None)
+        return render_zipper(Path(self.folder), set_number=self.set_number, size=size, seed=self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
-class BeltSource:
-    """Rendered frames of a conveyor belt, or the user's own photographs in the same layout."""
+class BeltSource(RenderedSource):
+    """Frames of a conveyor belt."""
 
-    root: str | None
-    picture: list[int]
-    seed: int
-    folder: str
-
-    def samples(self) -> list[Sample]:
-        """Every frame; renders the set where it is not there yet."""
-        if self.root is not None:
-            return mvtec_samples(Path(self.root), None)
+    def _render(self) -> Path:
         from anomalib_lite.data.rendered.belt import MINIMUM_SIZE, render_belt
 
-        size = _picture_size(self.picture, MINIMUM_SIZE)
-        return mvtec_samples(render_belt(Path(self.folder), size=size, seed=self.seed), None)
+        return render_belt(Path(self.folder), size=_picture_size(self.picture, MINIMUM_SIZE), seed=self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FabricSource:
-    """Rendered cloth, or the user's own photographs in the same layout."""
+class FabricSource(RenderedSource):
+    """Close-ups of cloth."""
 
-    root: str | None
     weave: str
-    picture: list[int]
-    seed: int
-    folder: str
 
-    def samples(self) -> list[Sample]:
-        """Every picture; renders the set where it is not there yet."""
-        if self.root is not None:
-            return mvtec_samples(Path(self.root), None)
+    def _render(self) -> Path:
         from anomalib_lite.data.rendered.fabric import MINIMUM_SIZE, render_fabric
 
         size = _picture_size(self.picture, MINIMUM_SIZE)
-        folder = render_fabric(Path(self.folder), weave=self.weave, size=size, seed=self.seed)
-        return mvtec_samples(folder, None)
+        return render_fabric(Path(self.folder), weave=self.weave, size=size, seed=self.seed)
 
 
 def _picture_size(picture: Any, minimum: tuple[int, int]) -> tuple[int, int]:
