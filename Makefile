@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export UV_LINK_MODE ?= copy
 
-.PHONY: help install demo test test-slow check format lint types wheel clean-cache
+.PHONY: help install demo test test-slow test-slurm check format lint types wheel clean-cache
 
 help: ## explain each target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: install ## what every change must pass, with doctests
 
 test-slow: install ## accuracy floors on real photographs, and whatever is too long for every change
 	$(BIN)/python -m pytest -m "slow" --timeout 3600
+
+test-slurm: install ## sweeps on a Slurm of one node, started here; needs root and its packages, or Debian's apt-get
+	$(BIN)/python -m pytest tests/slurm
 
 check: format lint types test ## format, lint, types and test
 
