@@ -19,7 +19,7 @@ from anomalib_lite.data.registration import Registration
 from anomalib_lite.detector import Detector
 from anomalib_lite.models.model import Model
 from anomalib_lite.models.reconstruction import PatchAutoencoder
-from anomalib_lite.scoring.embedding import Embedder, find_weights
+from anomalib_lite.scoring.embedding import Embedder, Weights, find_weights
 from anomalib_lite.stages import StageStore
 from anomalib_lite.types import InputError
 
@@ -101,13 +101,15 @@ def network_size(downsize: Any) -> int | tuple[int, int] | None:
     return sides[0], sides[1]
 
 
-def make_embedder(cfg: DictConfig) -> Embedder | None:
-    """The backbone of a config with its weights; None where scoring does without."""
-    scoring = value_object(cfg.scoring)
-    if scoring.method != "embedding":
-        return None
-    weights = find_weights(cfg.embedding.backbone)
-    embedder = Embedder(weights=weights, pooling=scoring.pooling, precision=cfg.embedding.precision)
+def backbone_weights(cfg: DictConfig) -> Weights | None:
+    """The weights of a config's backbone; None where scoring does without."""
+    return find_weights(cfg.embedding.backbone) if value_object(cfg.scoring).method == "embedding" else None
+
+
+def make_embedder(cfg: DictConfig, weights: Weights) -> Embedder:
+    """The backbone of a config."""
+    pooling = value_object(cfg.scoring).pooling
+    embedder = Embedder(weights=weights, pooling=pooling, precision=cfg.embedding.precision)
     log.info("embedding: %s from %s, %s", weights.backbone, weights.source, embedder.precision)
     return embedder
 

@@ -53,6 +53,26 @@ def write_bundle(folder: Path, arrays: dict[str, np.ndarray], settings: dict[str
         ) from error
 
 
+def derive_bundle(source: Path, folder: Path, changes: dict[str, Any]) -> None:
+    """Write a bundle with the arrays of another one, and its settings with top-level `changes`.
+
+    Arrays are shared with the source where the disk can (a link to the same file), so that a hundred bundles which
+    differ in their cut take the room of one. Raises InputError as `read_bundle` and `write_bundle` do.
+    """
+    try:
+        listed = _read_manifest(source / MANIFEST)
+        settings = _parse(source / SETTINGS, _read_listed(source / SETTINGS, **listed[SETTINGS]))
+        files = {SETTINGS: _dump(settings | changes)}
+        manifest = _manifest(files, known={ARRAYS: listed[ARRAYS]})
+        _write_folder(folder.resolve(), files | {MANIFEST: manifest}, link=source / ARRAYS)
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{folder}: the settings hold a number that JSON lacks: {error}") from error
+    except OSError as error:
+        raise InputError(f"{folder}: cannot write the bundle: {error.strerror or error}") from error
+
+
 def read_bundle(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays and settings of a bundle, after checking every byte of it against the manifest.
 
@@ -104,8 +124,9 @@ def _checked(arrays: dict[str, np.ndarray], folder: Path) -> dict[str, np.ndarra
 # --- the manifest
 
 
-def _manifest(files: dict[str, bytes]) -> bytes:
-    listed = {name: {"size": len(data), "sha256": _sha256(data)} for name, data in sorted(files.items())}
+def _manifest(files: dict[str, bytes], *, known: dict[str, Any] | None = None) -> bytes:
+    listed = {name: {"size": len(data), "sha256": _sha256(data)} for name, data in files.items()}
+    listed = dict(sorted((listed | (known or {})).items()))
     content = {"format": FORMAT, "version": __version__, "files": listed}
     return _dump(content | {"sha256": _sha256(_dump(content))})  # of itself: a changed version is noticed too
 
@@ -192,8 +213,11 @@ def _check_depth(content: dict[str, Any]) -> None:
 # --- the disk
 
 
-def _write_folder(folder: Path, files: dict[str, bytes]) -> None:
-    """Write beside `folder`, read it back, then swap: what is at `folder` is whole at any time."""
+def _write_folder(folder: Path, files: dict[str, bytes], *, link: Path | None = None) -> None:
+    """Write beside `folder`, read it back, then swap: what is at `folder` is whole at any time.
+
+    `link` is a file of another bundle that becomes one of this too.
+    """
     _check_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     unique = f".{folder.name}.{secrets.token_hex(4)}"
@@ -202,6 +226,8 @@ def _write_folder(folder: Path, files: dict[str, bytes]) -> None:
         fresh.mkdir()
         for name, data in files.items():
             _write_file(fresh / name, data)
+        if link is not None:
+            _link_or_copy(link, fresh / link.name)
         _sync_folder(fresh)
         for name, data in files.items():
             if file_digest(fresh / name) != _sha256(data):
@@ -232,6 +258,13 @@ def _check_replaceable(folder: Path) -> None:
     ours = {ARRAYS, SETTINGS, MANIFEST}
     if not folder.is_dir() or not ours.issuperset(os.listdir(folder)):
         raise InputError(f"{folder}: exists and is not a bundle; it is not replaced")
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one without links
+        _write_file(target, source.read_bytes())
 
 
 def _write_file(path: Path, data: bytes) -> None:

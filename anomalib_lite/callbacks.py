@@ -13,7 +13,7 @@ from torch import Tensor
 
 from anomalib_lite.data.datamodule import InspectionData
 from anomalib_lite.detector import Detector
-from anomalib_lite.evaluation import Evaluation, drawn_defects
+from anomalib_lite.evaluation import DrawnScores, Evaluation, score_drawn
 from anomalib_lite.models.reconstruction import Mapped
 from anomalib_lite.types import Batch
 
@@ -27,14 +27,16 @@ class FeatureEmbedding(Callback):
     Args:
         detector: shares its network with the module under test.
         data: set up.
+        memory: where maps and embeddings are kept for later runs; None: nowhere.
     """
 
-    def __init__(self, *, detector: Detector, data: InspectionData) -> None:
-        self.detector, self.data = detector, data
+    def __init__(self, *, detector: Detector, data: InspectionData, memory: Path | None) -> None:
+        self.detector, self.data, self.memory = detector, data, memory
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fit on training normals, calibrate on held-out ones."""
-        fit_and_calibrate(self.detector.to(pl_module.device), self.data)
+        self.detector.to(pl_module.device).remember(self.memory)
+        self.drawn = fit_and_calibrate(self.detector, self.data)
         self.evaluation = Evaluation(self.detector)
 
     def on_test_batch_start(
@@ -127,12 +129,15 @@ class CheckpointOrigin(Callback):
         checkpoint["made_from"] = self.made_from
 
 
-def fit_and_calibrate(detector: Detector, data: InspectionData) -> None:
+def fit_and_calibrate(detector: Detector, data: InspectionData) -> DrawnScores:
     """The detector's own learning, on the pictures of the roles meant for it."""
     train, validation, calibration = (_Images(data, role) for role in ("train", "validation", "calibration"))
     detector.fit(train).calibrate(calibration=calibration, validation=validation)
-    if detector.postprocess.tau is None and detector.postprocess.tau_from == "drawn_defects":
-        detector.learn_tau(drawn_defects(data.of_role("validation"), seed=data.seed))
+    drawn = score_drawn(detector, data.of_role("validation"), seed=data.seed)
+    postprocess = detector.postprocess
+    if postprocess.tau is None and postprocess.tau_from == "drawn_defects" and drawn.pixels is not None:
+        detector.learn_tau(drawn.pixels)
+    return drawn
 
 
 class _Images:

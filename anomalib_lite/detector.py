@@ -5,6 +5,7 @@ Training, video, export and the baselines share this one object; it needs no Tra
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -30,6 +31,7 @@ from anomalib_lite.scoring.postprocess import PostProcess
 from anomalib_lite.scoring.scaler import Scaler
 from anomalib_lite.scoring.similarity import Similarity
 from anomalib_lite.scoring.threshold import Threshold, threshold_from_state
+from anomalib_lite.stages import PictureStore, code_digest, versions
 from anomalib_lite.types import Alignment, InputError, Prediction
 
 LEAST_CUT = 1 / 255  # one grey level, or a hundredth of what is usual
@@ -101,14 +103,20 @@ class Detector:
         self.gain_ = 1.0
         self.usual_: Tensor | None = None
         self.usual_count_ = 0  # pictures that it was learned from; not kept in a bundle
-        self.tau_ = postprocess.tau
+        self.learned_tau_: float | None = None
         self.card: dict[str, Any] = {}  # where a loaded bundle comes from
         self.device = torch.device("cpu")
+        self._maps, self._embeddings = PictureStore(None, {}), PictureStore(None, {})
 
     @property
     def localises(self) -> bool:
         """Whether the model gives anomaly maps."""
         return not isinstance(self.model, DeepFeatures)
+
+    @property
+    def tau_(self) -> float | None:
+        """The pixel cut: the one that was given, else the one that was learned."""
+        return self.learned_tau_ if self.postprocess.tau is None else self.postprocess.tau
 
     def to(self, device: torch.device) -> Self:
         """Move the networks to a device."""
@@ -119,6 +127,30 @@ class Detector:
         if self.embedder is not None:
             self.embedder.to(device)
         return self
+
+    def remember(self, folder: Path | None) -> Self:
+        """Keep maps and embeddings below `folder` and take what is there from now on; None: compute everything.
+
+        For a trained network, on its device. Raises nothing: where nothing can be kept, everything is computed.
+        """
+        self._maps = self._embeddings = PictureStore(None, {})
+        kept = {"device": self.device.type, "versions": versions()}
+        if isinstance(self.model, PatchAutoencoder):
+            arrays, settings = self.model.state()
+            weights = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays.items()}
+            facts = {"weights": weights, "settings": settings, "samples": self.model.samples}
+            facts |= {"code": code_digest("models", "data/patches.py", "data/resize.py")}
+            self._maps = PictureStore(folder and folder / "maps", kept | facts)
+        if self.embedder is not None:
+            _, settings = self.embedder.state()
+            facts = {"settings": settings, "code": code_digest("scoring/embedding.py")}
+            self._embeddings = PictureStore(folder and folder / "embeddings", kept | facts)
+        return self
+
+    @property
+    def remembered(self) -> int:
+        """How often something was there already."""
+        return self._maps.found + self._embeddings.found
 
     def check(self, size: tuple[int, int]) -> Self:
         """Post-process an empty map of `size` (h, w): what does not fit together is known before training.
@@ -148,7 +180,7 @@ class Detector:
         """Embeddings (n, D), written in place: a list of rows and their stack would hold all of them twice."""
         embeddings = np.empty((0, 0), np.float32)
         for row, image in enumerate(train_normals):
-            embedding = self._embed(self._map(image))
+            embedding = self._embed(self.map(image))
             if row == 0:
                 embeddings = np.empty((len(train_normals), len(embedding)), np.float32)
             embeddings[row] = embedding
@@ -157,7 +189,7 @@ class Detector:
     def _learn_contrast(self, train_normals: Iterable[Tensor]) -> float:
         if not self.scoring.contrast:
             return 1.0
-        largest = [float(self._map(image).error.max()) for image in train_normals]
+        largest = [float(self.map(image).error.max()) for image in train_normals]
         return 1 / max(float(np.median(largest)), 1e-6)
 
     def calibrate(self, *, calibration: Iterable[Tensor], validation: Iterable[Tensor]) -> Self:
@@ -173,40 +205,35 @@ class Detector:
         self.validation_scores_ = np.array(scores)
         self.calibration_scores_ = np.array([self.score(image).raw_score for image in calibration])
         self.threshold.fit(self.calibration_scores_, self.validation_scores_)
-        if self.postprocess.tau is None and cuts:
+        if cuts:
             # where nearly everything was removed, the quantile is 0, above which every speck would lie
-            self.tau_ = max(float(np.median(cuts)), LEAST_CUT)
+            self.learned_tau_ = max(float(np.median(cuts)), LEAST_CUT)
         return self
 
-    def learn_tau(self, drawn: Iterable[Drawn]) -> Self:
-        """Set the pixel cut with the best F1 score on validation normals with drawn defects and without."""
-        if not self.localises:
-            return self
-        pixels = PixelMetrics(tau=None)
-        for image, mask, original in drawn:
-            pixels.update(self._anomaly_map(self._map(image), self.usual_for_others(original)), mask)
-        best = pixels.best_tau()
+    def learn_tau(self, drawn: PixelMetrics) -> Self:
+        """Learn the pixel cut with the best F1 score on validation normals with drawn defects and without."""
+        best = drawn.best_tau()
         if best is not None:
-            self.tau_ = max(best, LEAST_CUT)
+            self.learned_tau_ = max(best, LEAST_CUT)
         return self
 
     def _learn_usual(self, validation: Iterable[Tensor]) -> tuple[Tensor, int]:
         """Mean reduced error (1, 1, h, w) of so many pictures."""
         total, count = torch.zeros(()), 0
         for image in validation:
-            total, count = total + self.postprocess.reduce(self._map(image).low_error), count + 1
+            total, count = total + self.postprocess.reduce(self.map(image).low_error), count + 1
         return total / count, count
 
     def usual_for_others(self, image: Tensor) -> Tensor | None:
         """What is usual without a validation normal (1, 3, H, W): with it, the picture would look too usual itself."""
         if self.usual_ is None or self.usual_count_ < 2:
             return self.usual_
-        own = self.postprocess.reduce(self._map(image).low_error)
+        own = self.postprocess.reduce(self.map(image).low_error)
         return (self.usual_ * self.usual_count_ - own) / (self.usual_count_ - 1)
 
     def score(self, image: Tensor, *, usual: Tensor | None = None) -> Scored:
         """Score one registered picture (1, 3, H, W); `usual` is for pictures that the usual error was learned from."""
-        return self.finish(self._map(image), usual=usual)
+        return self.finish(self.map(image), usual=usual)
 
     def finish(self, mapped: Mapped, *, usual: Tensor | None = None) -> Scored:
         """From the error (1, 3, H, W) of one picture to its raw score: one at a time, whatever the batch."""
@@ -236,15 +263,25 @@ class Detector:
         small = self.postprocess(mapped.low_error, usual, mapped.predicted_error)
         return resize(small, (mapped.error.shape[-2], mapped.error.shape[-1]))[0, 0].cpu().numpy()
 
-    def _map(self, image: Tensor) -> Mapped:
-        # the baselines compare pictures in plain memory; only networks are worth a device
-        return self.model.map(image.to(self.device) if isinstance(self.model, nn.Module) else image)
+    def map(self, image: Tensor) -> Mapped:
+        """The error of one registered picture (1, 3, H, W), as the model gives it or gave it earlier."""
+        if not isinstance(self.model, PatchAutoencoder):
+            return self.model.map(image)  # the baselines compare pictures in plain memory
+        model, image = self.model, image.to(self.device)
+        if self._maps.folder is None:
+            return model.map(image)
+        found = self._maps.get(
+            image, lambda: {name: tensor.cpu().numpy() for name, tensor in model.reconstruct(image).items()}
+        )
+        return model.compare(image, {name: torch.from_numpy(a).to(self.device) for name, a in found.items()})
 
     def _embed(self, mapped: Mapped) -> np.ndarray:
         if self.embedder is None:
             raise InputError("scoring=embedding needs an embedding, got none")
-        contrasted = (mapped.error.to(self.device) * self.gain_).clamp(0, 1)
-        return self.embedder(contrasted)[0].cpu().numpy()
+        embedder, contrasted = self.embedder, (mapped.error.to(self.device) * self.gain_).clamp(0, 1)
+        return self._embeddings.get(contrasted, lambda: {"embedding": embedder(contrasted)[0].cpu().numpy()})[
+            "embedding"
+        ]
 
     def predict(self, photograph: np.ndarray, path: Path) -> Prediction:
         """Judge a photograph (H0, W0, 3) float32 in [0, 1]."""
@@ -270,19 +307,19 @@ class Detector:
             alignment=alignment,
         )
 
-    def carry(self, prediction: Prediction, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray | None]:
-        """A prediction's map (H0, W0) and mask, None without a pixel cut, in the photograph's pixels `size`."""
-        anomaly_map, mask = prediction.anomaly_map, prediction.pred_mask
-        assert anomaly_map is not None
-        carried = self.preparation.to_photograph(anomaly_map, prediction.alignment, size)
-        if mask is None or self.tau_ is None:
+    def carry(
+        self, anomaly_map: np.ndarray, alignment: Alignment, size: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """A registered picture's map (H0, W0) and mask, None without a pixel cut, in the photograph's pixels `size`."""
+        carried = self.preparation.to_photograph(anomaly_map, alignment, size)
+        if self.tau_ is None:
             return carried, None
-        removed = (anomaly_map > self.tau_) & ~mask
+        removed = (anomaly_map > self.tau_) & ~self.postprocess.mask(anomaly_map, self.tau_)
         if not removed.any():
             return carried, carried > self.tau_
         # what the minimum area took out of the mask must not come back once the map is carried
         lowered = np.where(removed, np.float32(LOWERED * self.tau_), anomaly_map)
-        return carried, self.preparation.to_photograph(lowered, prediction.alignment, size) > self.tau_
+        return carried, self.preparation.to_photograph(lowered, alignment, size) > self.tau_
 
     def save(self, folder: Path, *, card: dict[str, Any]) -> None:
         """Write the bundle: everything needed to predict on another machine; `card` says where it comes from.
@@ -309,7 +346,7 @@ class Detector:
             "similarity": asdict(self.similarity),
             "gain": self.gain_,
             "postprocess": asdict(self.postprocess),
-            "tau": self.tau_,
+            "tau": self.learned_tau_,
             "threshold": self.threshold.state(),
             "on_not_aligned": self.on_not_aligned,
             "card": card,
@@ -359,7 +396,7 @@ class Detector:
             on_not_aligned=settings["on_not_aligned"],
         )
         detector.gain_ = float(settings["gain"])
-        detector.tau_ = None if settings["tau"] is None else float(settings["tau"])
+        detector.learned_tau_ = None if settings["tau"] is None else float(settings["tau"])
         if "usual" in settings["parts"]:
             usual, expected = arrays["usual.error"], (1, 1, *settings["parts"]["model"]["downsize"])
             if usual.shape != expected:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,33 +17,54 @@ from anomalib_lite.data.pictures import Pictures
 from anomalib_lite.data.resize import resize
 from anomalib_lite.data.synthetic import add_defect, estimate_foreground
 from anomalib_lite.detector import Detector, Drawn, Scored, not_aligned
+from anomalib_lite.encoding import ReconstructionError
 from anomalib_lite.metrics import PixelMetrics, bootstrap, image_metrics, per_defect
 from anomalib_lite.models.reconstruction import PatchAutoencoder
 from anomalib_lite.report.contact_sheet import contact_sheet
 from anomalib_lite.report.gallery import choose_examples
-from anomalib_lite.scoring.threshold import F1Threshold
-from anomalib_lite.types import Batch, Example, Prediction, Sample
+from anomalib_lite.scoring.threshold import F1Threshold, Threshold
+from anomalib_lite.types import Alignment, Batch, Example, Prediction, Sample
 
 DRAWN_DEFECTS = 48  # at least: with few validation normals, each gets more of them
 CURVE_POINTS = 60
 EXAMPLES = 6  # rows of the contact sheet
 
 
-def validation_metrics(detector: Detector, validation_normals: Pictures, *, seed: int) -> dict[str, float]:
-    """Validation normals against themselves with drawn defects: what was known before the test.
+class DrawnScores(NamedTuple):
+    """Validation normals as they are and with drawn defects: what is known before the test."""
 
-    `validation_AUROC` is what a sweep optimises; `validation_Recall`, where there is a cut, says how many of the drawn
-    defects it finds: near 0, it lies too high to be of use.
-    """
-    labels, scores = [], []
+    raw: np.ndarray  # (D,) raw scores
+    labels: np.ndarray  # (D,) 1 with a defect
+    pixels: PixelMetrics | None  # on the registered picture; None where the chain does not localise
+    errors: dict[str, Any] | None = None  # of the reconstruction; None for a model that does not reconstruct
+
+
+def score_drawn(detector: Detector, validation_normals: Pictures, *, seed: int) -> DrawnScores:
+    """Score validation normals without and with drawn defects."""
+    labels, raw = [], []
+    pixels = PixelMetrics() if detector.localises else None
+    errors = ReconstructionError("drawn defects")
     usual: Tensor | None = None
     for image, mask, original in drawn_defects(validation_normals, seed=seed):
         if image is original:  # comes before its copies
             usual = detector.usual_for_others(original)
         labels.append(int(mask.any()))
-        scores.append(detector.score(image, usual=usual).raw_score)
-    raw = np.array(scores)
-    found = image_metrics(np.array(labels), raw, detector.threshold.label(raw))
+        scored = detector.score(image, usual=usual)
+        raw.append(scored.raw_score)
+        errors.add(scored.mapped, mask)
+        if pixels is not None:
+            assert scored.anomaly_map is not None
+            pixels.update(scored.anomaly_map, mask)
+    return DrawnScores(np.array(raw), np.array(labels), pixels, errors.figures())
+
+
+def validation_metrics(drawn: DrawnScores, threshold: Threshold) -> dict[str, float]:
+    """Validation normals against themselves with drawn defects.
+
+    `validation_AUROC` is what a sweep optimises; `validation_Recall`, where there is a cut, says how many of the drawn
+    defects it finds: near 0, it lies too high to be of use.
+    """
+    found = image_metrics(drawn.labels, drawn.raw, threshold.label(drawn.raw))
     auroc, recall = found["image_AUROC"], found["image_Recall"]
     known = {"validation_AUROC": float("nan") if auroc is None else auroc}
     return known if recall is None else known | {"validation_Recall": recall}
@@ -64,7 +85,7 @@ def drawn_defects(normals: Pictures, *, seed: int) -> Iterator[Drawn]:
 
 
 class Evaluation:
-    """Takes the test pictures one by one and holds no map longer than needed.
+    """Takes the test pictures one by one and holds no map longer than needed; knows of no image cut.
 
     Args:
         detector: fitted and calibrated.
@@ -72,72 +93,110 @@ class Evaluation:
 
     def __init__(self, detector: Detector) -> None:
         self.detector = detector
-        self.predictions: list[Prediction] = []
-        self.samples: list[Sample] = []
+        self.raw: list[float] = []  # NaN for a part that could not be aligned
         self.embeddings: list[np.ndarray] = []
         self.latents: list[np.ndarray] = []
-        self.pixels = PixelMetrics(tau=detector.tau_)
-        self.has_masks = False
-        self.seconds: list[float] = []
+        self.errors = ReconstructionError("masks")
+        self.pixels: PixelMetrics | None = None  # at original resolution; None without masks
+        self.seconds: list[float] = []  # of pictures that were not remembered from an earlier run
+        self._pixels, self._remembered = PixelMetrics(), detector.remembered
 
     def add(self, batch: Batch, scored: Scored, *, seconds: float) -> None:
         """One test picture, what the chain computed for it, and how long that took."""
-        self.seconds.append(seconds)
+        if self._remembered == self.detector.remembered:
+            self.seconds.append(seconds)
+        self._remembered = self.detector.remembered
         sample, alignment = batch.sample[0], batch.alignment[0]
-        self.samples.append(sample)
         if not alignment.accepted and self.detector.on_not_aligned == "reject":
-            self.predictions.append(not_aligned(sample.path, alignment))
+            self.raw.append(float("nan"))
             return
-        prediction = self.detector.judge(scored, sample.path, alignment)
+        self.raw.append(scored.raw_score)
         if scored.embedding is not None:
             self.embeddings.append(scored.embedding)
         if scored.mapped.latent is not None:
             self.latents.append(scored.mapped.latent[0].cpu().numpy())
-        if prediction.anomaly_map is not None and (sample.label == 0 or sample.mask_path is not None):
-            size = image_size(sample.path)
-            anomaly_map, flagged = self.detector.carry(prediction, size)
-            mask = (
-                np.zeros(size, bool) if sample.mask_path is None else read_mask(sample.mask_path, size=size)
+        if sample.label == 0 or sample.mask_path is not None:
+            self._compare(sample, alignment, scored)
+
+    def _compare(self, sample: Sample, alignment: Alignment, scored: Scored) -> None:
+        """With the mask of the true defect."""
+        size = image_size(sample.path)
+        mask = np.zeros(size, bool)
+        if sample.mask_path is not None:
+            mask = read_mask(sample.mask_path, size=size)
+            registered = self.detector.preparation.mask_to_registered(mask, alignment)
+            self.errors.add(scored.mapped, registered)
+        if scored.anomaly_map is None:
+            return
+        if sample.mask_path is not None:
+            self.pixels = self._pixels
+        carried, flagged = self.detector.carry(scored.anomaly_map, alignment, size)
+        # a cut on the map can be moved afterwards; what the minimum area took out can't
+        self._pixels.update(
+            carried, mask, flagged=flagged if self.detector.postprocess.minimum_area > 1 else None
+        )
+
+
+def judge_all(
+    samples: Sequence[Sample], alignments: Sequence[Alignment], raw: np.ndarray, threshold: Threshold
+) -> list[Prediction]:
+    """The verdicts on pictures with raw scores (n,), NaN where a part could not be aligned."""
+    predictions = []
+    for sample, alignment, score in zip(samples, alignments, raw, strict=True):
+        if np.isnan(score):
+            predictions.append(not_aligned(sample.path, alignment))
+            continue
+        one = np.array([score])
+        normalised, label = threshold.normalise(one), threshold.label(one)
+        predictions.append(
+            Prediction(
+                path=sample.path,
+                raw_score=float(score),
+                pred_score=None if normalised is None else float(normalised[0]),
+                pred_label=None if label is None else int(label[0]),
+                anomaly_map=None,
+                pred_mask=None,
+                alignment=alignment,
             )
-            self.has_masks |= sample.mask_path is not None
-            self.pixels.update(anomaly_map, mask, flagged=flagged)
-        # only the gallery needs maps again, and recomputes its few
-        prediction.anomaly_map = prediction.pred_mask = None
-        self.predictions.append(prediction)
+        )
+    return predictions
 
-    def finish(self, *, seed: int) -> dict[str, Any]:
-        """The metrics of metrics.json; an oracle threshold is fitted here, once labels are known."""
-        scored = [(s, p) for s, p in zip(self.samples, self.predictions, strict=True) if not p.rejected]
-        labels = np.array([sample.label for sample, _ in scored])
-        defects = [sample.defect for sample, _ in scored]
-        raw = np.array([prediction.raw_score for _, prediction in scored])
-        threshold = self.detector.threshold
-        if isinstance(threshold, F1Threshold):
-            threshold.fit_oracle(raw, labels)
-            for row, (_, prediction) in enumerate(scored):
-                score, label = threshold.normalise(raw[[row]]), threshold.label(raw[[row]])
-                assert score is not None
-                assert label is not None
-                prediction.pred_score, prediction.pred_label = float(score[0]), int(label[0])
-        predicted = threshold.label(raw)
-        return {
-            "image": image_metrics(labels, raw, predicted),
-            "intervals": bootstrap(labels, raw, predicted, seed=seed),
-            "pixel": self.pixels.compute() if self.has_masks else {},
-            "ms_per_image": 1000 * float(np.median(self.seconds)),
-            "pixel_curve": self.pixels.curve(CURVE_POINTS) if self.has_masks else [],
-            "per_defect": {
-                defect: {"count": defects.count(defect), **found}
-                for defect, found in per_defect(defects, raw, predicted).items()
-            },
-        }
 
-    def rows(self) -> list[dict[str, Any]]:
-        """The rows of scores.csv."""
-        return [
-            score_row(prediction) | {"split": "test", "defect": sample.defect, "label": sample.label}
-            for sample, prediction in zip(self.samples, self.predictions, strict=True)
-        ]
+def evaluate(
+    samples: Sequence[Sample],
+    raw: np.ndarray,
+    pixels: PixelMetrics | None,
+    *,
+    threshold: Threshold,
+    tau: float | None,
+    seed: int,
+) -> dict[str, Any]:
+    """The metrics of test pictures with raw scores (n,); an oracle threshold is fitted here, once labels are known."""
+    aligned = ~np.isnan(raw)
+    labels = np.array([sample.label for sample in samples])[aligned]
+    defects = [sample.defect for sample, there in zip(samples, aligned, strict=True) if there]
+    raw = raw[aligned]
+    if isinstance(threshold, F1Threshold):
+        threshold.fit_oracle(raw, labels)
+    predicted = threshold.label(raw)
+    return {
+        "image": image_metrics(labels, raw, predicted),
+        "intervals": bootstrap(labels, raw, predicted, seed=seed),
+        "pixel": pixels.compute(tau=tau) if pixels else {},
+        "pixel_curve": pixels.curve(CURVE_POINTS) if pixels else [],
+        "per_defect": {
+            defect: {"count": defects.count(defect), **found}
+            for defect, found in per_defect(defects, raw, predicted).items()
+        },
+    }
+
+
+def score_rows(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
+    """The rows of scores.csv."""
+    return [
+        score_row(prediction) | {"split": "test", "defect": sample.defect, "label": sample.label}
+        for sample, prediction in zip(samples, predictions, strict=True)
+    ]
 
 
 def score_row(prediction: Prediction) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def _localise(detector: Detector, prediction: Prediction, photograph: np.ndarray
     if prediction.anomaly_map is None:
         return None
     size = (photograph.shape[0], photograph.shape[1])
-    carried, mask = detector.carry(prediction, size)
+    carried, mask = detector.carry(prediction.anomaly_map, prediction.alignment, size)
     if mask is None or detector.tau_ is None:
         return Localised(carried, np.zeros(size, bool), float(carried.max()) or 1.0)
     return Localised(carried, mask, max(detector.tau_, float(np.finfo(np.float32).tiny)))

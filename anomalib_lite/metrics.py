@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import cv2
@@ -193,25 +193,24 @@ class PixelMetrics:
     the same weight (Bergmann et al., The MVTec AD dataset, IJCV 2021), its area is taken up to a
     false-positive rate of 0.3 (or 0.05) and divided by that.
 
-    >>> metrics = PixelMetrics(tau=0.5)
+    >>> metrics = PixelMetrics()
     >>> metrics.update(np.array([[0.1, 0.6], [0.2, 0.9]], np.float32), np.array([[0, 0], [0, 1]], bool))
-    >>> found = metrics.compute()
+    >>> found = metrics.compute(tau=0.5)
     >>> found["pixel_AUROC"], round(found["pixel_F1Score"], 3), found["pixel_F1Score_oracle"]
     (1.0, 0.667, 1.0)
     """
 
-    def __init__(self, *, tau: float | None) -> None:
-        self.tau = tau
+    def __init__(self) -> None:
         self.regions = 0
         self._normal = np.zeros(BINS, dtype=np.int64)
         self._defect = np.zeros(BINS, dtype=np.int64)
         self._overlap = np.zeros(BINS)  # defect pixels, each weighing 1 / area of its region
-        self._flagged = np.zeros(2, dtype=np.int64)  # normal, defect pixels above tau
+        self._flagged: np.ndarray | None = None  # (2,) normal, defect pixels in predicted masks, where given
 
     def update(self, anomaly_map: np.ndarray, mask: np.ndarray, *, flagged: np.ndarray | None = None) -> None:
         """Count the pixels of a map (H, W) float32, not negative, against its mask (H, W) bool.
 
-        `flagged` (H, W) bool is the predicted mask; None: all that is above tau.
+        `flagged` (H, W) bool is the predicted mask, where more decides about it than a cut on the map.
 
         Raises InputError for a mask of another size, or for a map that is negative, infinite or NaN.
         """
@@ -223,10 +222,10 @@ class PixelMetrics:
         bins = (anomaly_map + np.float32(0)).view(np.uint32) >> DROPPED_BITS  # + 0: -0.0 has a sign bit
         in_defect = bins[mask]
         _add(self._normal, np.bincount(bins.ravel()))
-        if self.tau is not None:
-            flagged = anomaly_map > self.tau if flagged is None else flagged
+        if flagged is not None:
             hit = np.count_nonzero(flagged & mask)
-            self._flagged += (np.count_nonzero(flagged) - hit, hit)
+            found = np.array([np.count_nonzero(flagged) - hit, hit])
+            self._flagged = found if self._flagged is None else self._flagged + found
         if len(in_defect):
             defect = np.bincount(in_defect)
             _add(self._normal, -defect)
@@ -236,20 +235,30 @@ class PixelMetrics:
             _add(self._overlap, np.bincount(in_defect, weights=1 / np.bincount(region)[region]))
             self.regions += count - 1
 
-    def merge(self, other: Self) -> None:
-        """Add what another one has counted with the same tau."""
-        if self.tau != other.tau:
-            raise InputError(f"pixel metrics at tau={self.tau} and tau={other.tau} cannot be merged")
-        self.regions += other.regions
-        self._normal += other._normal
-        self._defect += other._defect
-        self._overlap += other._overlap
-        self._flagged += other._flagged
+    def state(self) -> dict[str, np.ndarray]:
+        """All that was counted, as arrays of the bins in use; `from_state` reads it."""
+        used = np.flatnonzero((self._normal + self._defect) > 0)
+        counts = {"normal": self._normal, "defect": self._defect, "overlap": self._overlap}
+        arrays = {"bins": used, "regions": np.array(self.regions)}
+        arrays |= {name: counted[used] for name, counted in counts.items()}
+        return arrays if self._flagged is None else arrays | {"flagged": self._flagged}
 
-    def compute(self) -> dict[str, float | None]:
-        """The metrics so far: `pixel_F1Score` at tau, `pixel_F1Score_oracle` at the best cut for these masks.
+    @classmethod
+    def from_state(cls, arrays: Mapping[str, np.ndarray]) -> Self:
+        """As `state` describes."""
+        metrics = cls()
+        metrics.regions, used = int(arrays["regions"]), arrays["bins"]
+        counts = {"normal": metrics._normal, "defect": metrics._defect, "overlap": metrics._overlap}
+        for name, counted in counts.items():
+            counted[used] = arrays[name]
+        metrics._flagged = arrays.get("flagged")
+        return metrics
 
-        All None without defective or without normal pixels.
+    def compute(self, *, tau: float | None) -> dict[str, float | None]:
+        """The metrics so far: `pixel_F1Score` at `tau`, `pixel_F1Score_oracle` at the best cut for these masks.
+
+        A cut takes effect at the upper edge of its bin; where predicted masks were given, they count instead. All None
+        without defective or without normal pixels.
         """
         names = (
             "pixel_AUROC",
@@ -272,8 +281,8 @@ class PixelMetrics:
         found["pixel_F1Score_oracle"] = float(
             (2 * true_positives / (true_positives + false_positives + defect)).max()
         )
-        if self.tau is not None:
-            hits, flagged = int(self._flagged[1]), int(self._flagged.sum())
+        if tau is not None:
+            hits, flagged = self._at(tau)
             found["pixel_F1Score"] = 2 * hits / (flagged + defect)
             found["pixel_Precision"] = hits / flagged if flagged else None
             found["pixel_Recall"] = hits / defect
@@ -283,10 +292,18 @@ class PixelMetrics:
             found[name] = area_up_to(false_positives / normal, overlap, limit)
         return found
 
+    def _at(self, tau: float) -> tuple[int, int]:
+        """Defect pixels, and pixels in all, that a cut finds."""
+        if self._flagged is not None:
+            return int(self._flagged[1]), int(self._flagged.sum())
+        above = int(np.float32(tau).view(np.uint32) >> DROPPED_BITS) + 1
+        hits = int(self._defect[above:].sum())
+        return hits, hits + int(self._normal[above:].sum())
+
     def best_tau(self) -> float | None:
         """The cut with the best F1 score on these masks; None without defective or without normal pixels.
 
-        >>> metrics = PixelMetrics(tau=None)
+        >>> metrics = PixelMetrics()
         >>> metrics.update(np.array([[0.1, 0.6], [0.2, 0.9]], np.float32), np.array([[0, 0], [0, 1]], bool))
         >>> bool(0.6 < metrics.best_tau() < 0.9)
         True

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-import numpy as np
 import torch
 
 from anomalib_lite import __version__
 from anomalib_lite.data.datamodule import InspectionData
 from anomalib_lite.data.pasting import Corruption
 from anomalib_lite.detector import Detector
-from anomalib_lite.evaluation import Evaluation, cleaned_examples, gallery
+from anomalib_lite.evaluation import cleaned_examples, gallery
 from anomalib_lite.models.reconstruction import PatchAutoencoder
+from anomalib_lite.scores import Scores
+from anomalib_lite.scoring.threshold import Threshold
 from anomalib_lite.stages import digest
-from anomalib_lite.types import RunRecord
+from anomalib_lite.types import Prediction, RunRecord
 
 RENDERED = "These pictures are rendered, not photographed: figures on them say nothing about real parts."
 
 
-def about(detector: Detector, data: InspectionData, evaluation: Evaluation) -> dict[str, Any]:
+def about(
+    data: InspectionData, predictions: Sequence[Prediction], threshold: Threshold, tau: float | None
+) -> dict[str, Any]:
     """The parts of metrics.json that are not metrics of the test pictures."""
-    threshold = detector.threshold
-    test = evaluation.samples
+    test, _ = data.of_role("test").of_rows()
     return {
         "threshold": {
             "rule": threshold.rule,
@@ -33,14 +36,14 @@ def about(detector: Detector, data: InspectionData, evaluation: Evaluation) -> d
             "oracle": threshold.oracle,
             "guarantee": threshold.guarantee_,
             "calibration_count": len(data.rows["calibration"]),
-            "tau": detector.tau_,
+            "tau": tau,
         },
         "counts": {
             **{role: len(data.rows[role]) for role in ("train", "validation", "calibration")},
             "test_good": sum(sample.label == 0 for sample in test),
             "test_defective": sum(sample.label == 1 for sample in test),
             "excluded": len(data.excluded),
-            "not_aligned": sum(bool(prediction.rejected) for prediction in evaluation.predictions),
+            "not_aligned": sum(bool(prediction.rejected) for prediction in predictions),
         },
     }
 
@@ -77,9 +80,9 @@ def gather_record(
     rendered: bool,
     data: InspectionData,
     detector: Detector,
-    evaluation: Evaluation,
+    scores: Scores,
     metrics: dict[str, Any],
-    losses: list[dict[str, float]],
+    rows: list[dict[str, Any]],
     facts: dict[str, Any],
     corruption: Corruption,
     seed: int,
@@ -88,7 +91,6 @@ def gather_record(
     notes = [RENDERED] if rendered else []
     if detector.threshold.oracle:
         notes.append("The threshold is an oracle: it was chosen with the labels of the test pictures.")
-    embeddings, latents, rows = evaluation.embeddings, evaluation.latents, evaluation.rows()
     return RunRecord(
         title=title,
         command=command,
@@ -97,12 +99,12 @@ def gather_record(
         excluded=data.excluded,
         metrics=metrics,
         scores=rows,
-        calibration_scores=detector.calibration_scores_,
-        validation_scores=detector.validation_scores_,
+        calibration_scores=scores.calibration,
+        validation_scores=scores.validation,
         cut=detector.threshold.raw_cut,
-        losses=losses,
-        embeddings=np.stack(embeddings) if embeddings else None,
-        latents=np.stack(latents) if latents else None,
+        losses=scores.losses,
+        embeddings=scores.embeddings,
+        latents=scores.latents,
         examples=gallery(detector, data, rows),
         contact_sheet=(
             cleaned_examples(detector.model, data.of_role("validation"), corruption, seed=seed)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import pickle
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import BadZipFile, ZipFile
 
-import cv2
 import torch
-import torchvision
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
@@ -21,11 +21,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from anomalib_lite.callbacks import BestCheckpoint, CheckpointOrigin, LastingEarlyStopping, LossHistory
+from anomalib_lite.cluster.job import is_other_process
+from anomalib_lite.data.augmentation import Augmentation
 from anomalib_lite.data.datamodule import InspectionData
+from anomalib_lite.data.pasting import Corruption
 from anomalib_lite.models.reconstruction import PatchAutoencoder, Reconstruction
 from anomalib_lite.report.files import replace_file
-from anomalib_lite.stages import StageStore, code_digest, digest
+from anomalib_lite.stages import StageStore, call_others, code_digest, digest, versions
 from anomalib_lite.types import InputError
+
+log = logging.getLogger(__name__)
 
 TRAINING_CODE = (  # and the network's own file
     "models/blocks.py",
@@ -63,6 +68,33 @@ class Trained(NamedTuple):
     seconds: float | None  # None: it was resumed, or there was none
 
 
+def network_made_from(
+    data: InspectionData,
+    *,
+    network_file: str,
+    corruption: Corruption,
+    augmentation: Augmentation,
+    settings: dict[str, Any],
+) -> dict[str, Any]:
+    """All that determines the weights of an autoencoder: the key of its stage.
+
+    Args:
+        data: set up.
+        network_file: of the package, such as `models/cpcae.py`.
+        settings: of the model, the patches, the optimiser ...
+    """
+    code = [*TRAINING_CODE, network_file]
+    if corruption.active or augmentation.active:
+        code += CORRUPTION_CODE
+    return {
+        "data": data.made_from,
+        "rows": data.rows["train"] + data.rows["validation"],
+        "settings": settings | {"corruption": corruption.facts(), "augmentation": asdict(augmentation)},
+        "code": code_digest(*code),
+        "versions": versions(),
+    }
+
+
 def train_autoencoder(
     autoencoder: PatchAutoencoder,
     *,
@@ -70,10 +102,10 @@ def train_autoencoder(
     make_trainer: Callable[..., Trainer],
     data: InspectionData,
     store: StageStore,
-    settings: dict[str, Any],
+    made_from: dict[str, Any],
     folder: Path,
     patience: int,
-    resume: bool,
+    resume: bool | None,
 ) -> Trained:
     """Give `autoencoder` the best weights of a training run, or of an earlier run with the same settings.
 
@@ -81,10 +113,10 @@ def train_autoencoder(
         autoencoder: with its first, seeded weights.
         module: trains it.
         make_trainer: builds the Trainer from `callbacks`.
-        settings: what else determines the weights: part of the stage's key.
+        made_from: see `network_made_from`.
         folder: the run's; checkpoints go to `folder/checkpoints`.
         patience: epochs without improvement before training stops.
-        resume: go on from `folder/checkpoints/last.ckpt`.
+        resume: go on from `folder/checkpoints/last.ckpt`; None: where one of the same training is there.
 
     Returns:
         The losses of every epoch and how long the training took.
@@ -94,24 +126,17 @@ def train_autoencoder(
             where nothing can be written.
         KeyboardInterrupt: after Ctrl-C; its text says what is kept.
     """
-    code = [*TRAINING_CODE, f"models/{autoencoder.network_name}.py"]
-    if module.corruption.active or module.augmentation.active:
-        code += CORRUPTION_CODE
-    made_from = {
-        "data": data.made_from,
-        "rows": data.rows["train"] + data.rows["validation"],
-        "settings": settings,
-        "code": code_digest(code),
-        "versions": {
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-            "opencv": cv2.__version__,
-        },
-    }
+
+    origin = {part: digest(content) for part, content in made_from.items()}
+    last = folder / "checkpoints" / "last.ckpt"
+    if resume:
+        _check_resumable(last, origin)
+    elif resume is None:
+        resume = last.is_file() and _is_resumable(last, origin)
 
     def make(stage: Path) -> None:
-        origin = {part: digest(content) for part, content in made_from.items()}
         start = time.perf_counter()
+        call_others(stage)
         losses = _fit(module, make_trainer, data, folder, patience, origin, resume)
         seconds = None if resume else round(time.perf_counter() - start, 2)  # of a part only
         weights = _best_weights(folder / "checkpoints" / "best.ckpt")
@@ -124,6 +149,10 @@ def train_autoencoder(
         (stage / "losses.json").write_text(json.dumps(losses))
         (stage / "seconds.json").write_text(json.dumps(seconds))
 
+    if is_other_process():
+        if store.wait_for_call("network", made_from):
+            _fit(module, make_trainer, data, folder, patience, origin, resume)
+        return Trained([], None)
     stage = store.get("network", made_from, make)
     autoencoder.load_state_dict(load_file(stage / "weights.safetensors"))
     return Trained(*(json.loads((stage / f"{name}.json").read_text()) for name in Trained._fields))
@@ -136,7 +165,7 @@ def _fit(
     folder: Path,
     patience: int,
     origin: dict[str, str],
-    resume: bool,
+    resume: bool | None,
 ) -> list[dict[str, float]]:
     history = LossHistory()
     stopping = LastingEarlyStopping(monitor="val_loss", patience=patience)
@@ -156,8 +185,6 @@ def _fit(
     trainer = make_trainer(callbacks=[history, stopping, CheckpointOrigin(origin), best, latest])
     trainer.strategy.checkpoint_io = WholeCheckpoints()
     last = checkpoints / "last.ckpt"
-    if resume:
-        _check_resumable(last, origin)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
     except SystemExit:  # Lightning's way of passing on Ctrl-C
@@ -166,7 +193,9 @@ def _fit(
         raise
     except OSError as error:
         raise InputError(f"{folder}: cannot write the checkpoint: {error.strerror or error}") from None
-    return history.losses
+    # of several processes, what the first one noted has not come back to this one
+    losses: list[dict[str, float]] = _read_checkpoint(last)["callbacks"][LossHistory.__name__]["losses"]
+    return losses
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -183,6 +212,16 @@ class WholeCheckpoints(TorchCheckpointIO):
         content = io.BytesIO()
         torch.save(checkpoint, content)
         replace_file(Path(path), content.getvalue())
+
+
+def _is_resumable(last: Path, origin: dict[str, str]) -> bool:
+    try:
+        _check_resumable(last, origin)
+    except InputError as error:
+        log.info("training starts anew: %s", error)
+        return False
+    log.info("training goes on from %s", last)
+    return True
 
 
 def _check_resumable(last: Path, origin: dict[str, str]) -> None:

@@ -106,7 +106,7 @@ def training(work: Path, effort: Effort, model: str) -> list[Figure]:
         module=module,
         make_trainer=make_trainer,
         data=data,
-        store=StageStore(work / "stages"),
+        store=StageStore(root=work / "stages"),
         settings={},
         folder=work / model,
         patience=epochs,
@@ -241,7 +241,7 @@ def prepared(
     overrides += [f"trainer.max_epochs={epochs}", f"model.steps_per_epoch={steps}"]
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         cfg = compose("train", [f"model={model}", "data=mvtec", *overrides])
-    data = building.make_data(cfg, StageStore(work / "stages"))
+    data = building.make_data(cfg, StageStore(root=work / "stages"))
     data.setup()
     return cfg, data
 

@@ -168,7 +168,7 @@ def test_bad_pictures(
     earlier = finished.folder
     untouched(earlier)
     monkeypatch.setattr(
-        "anomalib_lite.run.train_autoencoder", lambda *arguments, **more: pytest.fail("found too late")
+        "anomalib_lite.fitting.train_autoencoder", lambda *arguments, **more: pytest.fail("found too late")
     )
     named = damage(root)
     ended = train(root, finished.outputs)
@@ -427,9 +427,9 @@ def fill_disk(monkeypatch: pytest.MonkeyPatch, target: str) -> None:
         "anomalib_lite.data.datamodule.write_bundle",  # while preparing
         "anomalib_lite.training.replace_file",  # at a checkpoint
         "anomalib_lite.bundle._write_file",
-        "anomalib_lite.run.write_metrics",
-        "anomalib_lite.run.write_scores",
-        "anomalib_lite.run.write_report",
+        "anomalib_lite.conclusion.write_metrics",
+        "anomalib_lite.conclusion.write_scores",
+        "anomalib_lite.conclusion.write_report",
     ],
 )
 def test_a_full_disk_at_any_step(

@@ -24,7 +24,8 @@ from anomalib_lite.data.images import read_image
 from anomalib_lite.data.patches import PatchGrid
 from anomalib_lite.data.preparation import Preparation
 from anomalib_lite.data.registration import Registration
-from anomalib_lite.detector import Detector, Drawn, Scored
+from anomalib_lite.detector import Detector, Scored
+from anomalib_lite.metrics import PixelMetrics
 from anomalib_lite.models.cpcae import CPCAE
 from anomalib_lite.models.model import Model
 from anomalib_lite.models.reconstruction import PatchAutoencoder
@@ -378,27 +379,25 @@ def test_a_score_that_a_model_cannot_give_is_refused(model: str, method: str, re
 def test_the_pixel_cut_is_learned_from_drawn_defects() -> None:
     detector = fitted("nearest_neighbour", "map")
     from_normals = detector.tau_
-    good = tensors(photographs(4, seed=5))
-    drawn = []
-    for image in good:
-        mask = np.zeros((48, 64), bool)
-        mask[10:30, 10:30] = True
+    pixels, mask = PixelMetrics(), np.zeros((48, 64), bool)
+    mask[10:30, 10:30] = True
+    for image in tensors(photographs(4, seed=5)):
         defective = image.clone()
         defective[..., 10:30, 10:30] += 0.3
-        drawn += [Drawn(image, np.zeros_like(mask), image), Drawn(defective, mask, image)]
-    tau = detector.learn_tau(drawn).tau_
+        for picture, truth in ((image, np.zeros_like(mask)), (defective, mask)):
+            scored = detector.score(picture)
+            assert scored.anomaly_map is not None
+            pixels.update(scored.anomaly_map, truth)
+    tau = detector.learn_tau(pixels).tau_
     assert tau is not None
     assert tau != from_normals
-    scored = detector.score(drawn[1][0])
-    assert scored.anomaly_map is not None
-    flagged, truth = scored.anomaly_map > tau, drawn[1][1]
+    flagged = scored.anomaly_map > tau
     assert 2 * (flagged & truth).sum() / (flagged.sum() + truth.sum()) > 0.8
 
 
 def test_a_small_region_is_not_in_the_mask_of_the_photograph_either() -> None:
     detector = fitted("nearest_neighbour", "map")
-    detector.tau_ = 0.5
-    detector.postprocess.minimum_area = 9
+    detector.postprocess.tau, detector.postprocess.minimum_area = 0.5, 9
     anomaly_map = np.zeros((48, 64), np.float32)
     anomaly_map[4:6, 4:6] = 1.0  # 4 pixels
     anomaly_map[20:30, 20:30] = 1.0
@@ -407,7 +406,7 @@ def test_a_small_region_is_not_in_the_mask_of_the_photograph_either() -> None:
     scored = Scored(0.0, anomaly_map, None, detector.score(torch.rand(1, 3, 48, 64)).mapped)
     prediction = detector.judge(scored, Path("new.png"), alignment)
     assert np.array_equal(prediction.pred_mask, mask)
-    carried, carried_mask = detector.carry(prediction, (48, 64))
+    carried, carried_mask = detector.carry(anomaly_map, alignment, (48, 64))
     assert carried_mask is not None
     assert carried[4, 4] > 0.5
     assert not carried_mask[:10, :10].any()

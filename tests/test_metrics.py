@@ -234,13 +234,17 @@ def maps_with_blobs(
     return maps, masks
 
 
+def next_bin(value: float) -> np.float32:
+    return ((np.float32(value).view(np.uint32) // 2048 + 1) * np.uint32(2048)).view(np.float32)
+
+
 def counted(
     maps: list[np.ndarray], masks: list[np.ndarray], tau: float | None = None
 ) -> dict[str, float | None]:
-    pixels = PixelMetrics(tau=tau)
+    pixels = PixelMetrics()
     for anomaly_map, mask in zip(maps, masks, strict=True):
         pixels.update(anomaly_map, mask)
-    return pixels.compute()
+    return pixels.compute(tau=tau)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -257,7 +261,9 @@ def test_pixel_metrics_equal_scikit_learn(seed: int, scale: float) -> None:
     assert found["pixel_AUPR"] == pytest.approx(sk.auc(recall, precision), abs=1e-4)
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
     assert f1.max() - 5e-4 < found["pixel_F1Score_oracle"] <= f1.max() + 1e-9  # the best of fewer cuts
-    assert found["pixel_F1Score"] == pytest.approx(sk.f1_score(truth, scores > np.float32(tau)), abs=1e-12)
+    edge = next_bin(tau)  # a cut takes effect at the upper edge of its bin
+    assert 0 < edge / tau - 1 <= 2**-12
+    assert found["pixel_F1Score"] == pytest.approx(sk.f1_score(truth, scores >= edge), abs=1e-12)
     unit = torch.from_numpy(scores / scores.max())
     assert found["pixel_AUROC"] == pytest.approx(
         binary_auroc(unit, torch.from_numpy(truth).long()).item(), abs=1e-4
@@ -307,7 +313,7 @@ def test_hand_computed_overlap_weighs_regions_equally() -> None:
 
 
 def test_diagonal_neighbours_are_one_region() -> None:
-    pixels = PixelMetrics(tau=None)
+    pixels = PixelMetrics()
     pixels.update(np.ones((4, 4), np.float32), np.eye(4, dtype=bool))
     assert pixels.regions == 1
 
@@ -322,22 +328,31 @@ def test_a_constant_map_is_worth_its_chance() -> None:
     assert found["pixel_F1Score"] == 0.0
 
 
-def test_merging_equals_counting_together() -> None:
-    maps, masks = maps_with_blobs(4, (40, 50), 7)
-    parts = [PixelMetrics(tau=0.3), PixelMetrics(tau=0.3)]
-    for i, (anomaly_map, mask) in enumerate(zip(maps, masks, strict=True)):
-        parts[i % 2].update(anomaly_map, mask)
-    parts[0].merge(parts[1])
-    assert parts[0].compute() == pytest.approx(counted(maps, masks, tau=0.3))
-    with pytest.raises(InputError, match=r"tau=0.3 and tau=0.4 cannot be merged"):
-        parts[0].merge(PixelMetrics(tau=0.4))
+def test_what_was_counted_is_the_same_after_saving() -> None:
+    maps, masks = maps_with_blobs(3, (40, 50), 7)
+    for flagged in (False, True):
+        pixels = PixelMetrics()
+        for anomaly_map, mask in zip(maps, masks, strict=True):
+            pixels.update(anomaly_map, mask, flagged=anomaly_map > 0.35 if flagged else None)
+        again = PixelMetrics.from_state(pixels.state())
+        for tau in (None, 0.2, 0.35):
+            assert again.compute(tau=tau) == pixels.compute(tau=tau)
+        assert again.curve(20) == pixels.curve(20)
+
+
+def test_predicted_masks_count_instead_of_the_cut() -> None:
+    pixels, mask = PixelMetrics(), np.array([[True, True, False, False]])
+    pixels.update(np.ones((1, 4), np.float32), mask, flagged=np.array([[True, False, True, False]]))
+    pixels.update(np.ones((1, 4), np.float32), mask, flagged=np.array([[True, False, False, False]]))
+    found = pixels.compute(tau=0.5)
+    assert (found["pixel_Precision"], found["pixel_Recall"]) == (2 / 3, 1 / 2)
 
 
 def test_undefined_pixel_metrics_are_none() -> None:
     ones = np.ones((3, 3), np.float32)
     for mask in (np.zeros((3, 3), dtype=bool), np.ones((3, 3), dtype=bool)):
         assert set(counted([ones], [mask], tau=0.5).values()) == {None}
-    assert set(PixelMetrics(tau=0.5).compute().values()) == {None}
+    assert set(PixelMetrics().compute(tau=0.5).values()) == {None}
     half = np.array([[True, False]])
     assert [k for k, v in counted([ones[:1, :2]], [half]).items() if v is None] == [
         "pixel_F1Score",
@@ -350,7 +365,7 @@ def test_undefined_pixel_metrics_are_none() -> None:
 def test_maps_that_cannot_be_ordered_are_refused(value: float) -> None:
     anomaly_map = np.full((3, 3), value, np.float32)
     with pytest.raises(InputError, match="finite numbers >= 0"):
-        PixelMetrics(tau=None).update(anomaly_map, np.zeros((3, 3), dtype=bool))
+        PixelMetrics().update(anomaly_map, np.zeros((3, 3), dtype=bool))
 
 
 def test_extreme_floats_are_counted_in_order() -> None:
@@ -362,7 +377,7 @@ def test_extreme_floats_are_counted_in_order() -> None:
 
 def test_a_mask_of_another_size_is_refused() -> None:
     with pytest.raises(InputError, match=r"map and mask of one \(H, W\), got \(3, 4\) and \(4, 3\)"):
-        PixelMetrics(tau=None).update(np.ones((3, 4), np.float32), np.ones((4, 3), dtype=bool))
+        PixelMetrics().update(np.ones((3, 4), np.float32), np.ones((4, 3), dtype=bool))
 
 
 def test_area_up_to_a_limit_between_and_on_points() -> None:

@@ -39,7 +39,7 @@ def test_two_at_once_train_once(
     processes = [start(small(part, tmp_path, steps, model=model)) for model in ("cpcae", "ae_l2")]
     ended = [(*process.communicate(timeout=300), process.returncode) for process in processes]
     assert [code for _, _, code in ended] == [0, 0], ended
-    assert sorted("reused stage network" in out for out, _, _ in ended) == [False, True]
+    assert sorted("reused stage scores" in out for out, _, _ in ended) == [False, True]
     assert len(list(tmp_path.glob(".stages/network/*/weights.safetensors"))) == 1
     assert len(list(tmp_path.glob("*/part/*/checkpoints"))) == 1
     assert len(list(tmp_path.glob("*/part/*/metrics.json"))) == 2
@@ -92,7 +92,7 @@ def killed_while_making(folder: Path) -> None:
 
 
 def test_a_stage_whose_maker_was_killed_is_made_again(tmp_path: Path) -> None:
-    store = StageStore(tmp_path)
+    store = StageStore(root=tmp_path)
     assert in_child(lambda: store.get("prepared", {"seed": 0}, killed_while_making)) == -signal.SIGKILL
     assert list(tmp_path.rglob("pictures.npy")), "the child was to leave half a stage"
 

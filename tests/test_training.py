@@ -188,6 +188,7 @@ def test_the_best_weights_go_into_the_detector_and_patience_ends_training(
     # killed after training and before its weights were kept: it had stopped, and must not train on
     before = trained(tmp_path)
     shutil.rmtree(network_stage(tmp_path))
+    shutil.rmtree(tmp_path / ".stages" / "scores")
     assert resume(ended.folder, tmp_path).code == 0
     assert trained(tmp_path) == before
 

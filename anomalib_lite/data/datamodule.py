@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -21,7 +22,7 @@ from anomalib_lite.data.patches import PatchGrid
 from anomalib_lite.data.pictures import LEVELS, EpochSampler, Patches, Photographs, Pictures
 from anomalib_lite.data.preparation import Preparation
 from anomalib_lite.data.resize import fit_long_side, resize
-from anomalib_lite.stages import StageStore, code_digest, file_digest
+from anomalib_lite.stages import StageStore, code_digest, file_digest, versions
 from anomalib_lite.types import Alignment, Batch, InputError, Sample
 
 log = logging.getLogger(__name__)
@@ -145,7 +146,7 @@ class InspectionData(LightningDataModule):
         folder = self.store.get("prepared", self.made_from, self._prepare)
         arrays, settings = read_bundle(folder / "preparation")
         self.preparation = Preparation.from_state(arrays, settings)
-        self.pictures = np.load(folder / "pictures.npy", mmap_mode="r")
+        self.prepared = folder / "pictures.npy"
         self.alignments = [
             Alignment(np.array(row.pop("matrix"), np.float64), **row)
             for row in json.loads((folder / "alignments.json").read_text())
@@ -157,6 +158,16 @@ class InspectionData(LightningDataModule):
         )
         self.positions = self.grid.count(self.downsize)  # an InputError here, before any training
         self.ready = True
+
+    @cached_property
+    def pictures(self) -> np.ndarray:
+        """Registered pictures uint16 (n, 3, H, W), memory-mapped; after `setup`."""
+        pictures: np.ndarray = np.load(self.prepared, mmap_mode="r")
+        return pictures
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which maps the pictures itself."""
+        return {name: value for name, value in self.__dict__.items() if name != "pictures"}
 
     def _readable(self, samples: list[Sample]) -> list[Sample]:
         if self.on_bad_image == "error":
@@ -183,7 +194,8 @@ class InspectionData(LightningDataModule):
                 role: [file_digest(sample.path) for sample in of_role] for role, of_role in roles.items()
             },
             "preparation": self.preparation.settings(),
-            "code": code_digest(PREPARATION_CODE),
+            "code": code_digest(*PREPARATION_CODE),
+            "versions": versions(),
         }
 
     def _prepare(self, folder: Path) -> None:
@@ -254,24 +266,33 @@ class InspectionData(LightningDataModule):
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """Batches of patches of training normals, shuffled by (seed, epoch)."""
         patches = Patches(self._downsized("train"), self.grid)
+        process, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        if self.batch_size % processes:
+            raise InputError(
+                f"model.batch_size must be divisible by the {processes} processes, got {self.batch_size}"
+            )
         sampler = EpochSampler(
-            population=len(patches), per_epoch=self.batch_size * self.steps_per_epoch, seed=self.seed
+            population=len(patches),
+            per_epoch=self.batch_size * self.steps_per_epoch,
+            seed=self.seed,
+            process=process,
+            processes=processes,
         )
-        return self._loader(patches, sampler)
+        return self._loader(patches, sampler, self.batch_size // processes)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """Every patch of the validation normals."""
-        return self._loader(Patches(self._downsized("validation"), self.grid), None)
+        return self._loader(Patches(self._downsized("validation"), self.grid), None, self.batch_size)
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """The test pictures, one to a batch: a score must not depend on its batch."""
         return DataLoader(self.of_role("test"), batch_size=None)
 
-    def _loader(self, patches: Patches, sampler: Sampler[int] | None) -> DataLoader[Any]:
+    def _loader(self, patches: Patches, sampler: Sampler[int] | None, batch_size: int) -> DataLoader[Any]:
         workers = self.num_workers
         return DataLoader(
             patches,
-            batch_size=self.batch_size,
+            batch_size=batch_size,
             sampler=sampler,
             collate_fn=_as_is,
             num_workers=workers,

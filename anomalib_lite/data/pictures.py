@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 import torch
@@ -58,6 +59,10 @@ class Pictures(Dataset[Batch]):
         row = self.rows[index]
         return Batch(to_tensor(self.pictures[row]), [self.samples[row]], [self.alignments[row]])
 
+    def of_rows(self) -> tuple[list[Sample], list[Alignment]]:
+        """The photographs and where their parts lie, in order."""
+        return [self.samples[row] for row in self.rows], [self.alignments[row] for row in self.rows]
+
     def images(self) -> Iterator[Tensor]:
         """Each picture as (1, 3, H, W)."""
         for row in self.rows:
@@ -89,7 +94,8 @@ class Patches(Dataset[tuple[Tensor, Tensor]]):
 class EpochSampler(Sampler[int]):
     """`per_epoch` indices an epoch, drawn from one endless sequence of shuffles, so that every item has its turn.
 
-    What epoch e gives depends on (seed, e) alone: a resumed run sees what an unbroken one would have seen.
+    What epoch e gives depends on (seed, e) alone: a resumed run sees what an unbroken one would have seen. Of several
+    processes each takes its share, so that all together see what one alone would.
 
     >>> sampler = EpochSampler(population=4, per_epoch=6, seed=0)
     >>> first = list(sampler)
@@ -98,17 +104,23 @@ class EpochSampler(Sampler[int]):
     [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
     """
 
-    def __init__(self, *, population: int, per_epoch: int, seed: int) -> None:
+    def __init__(
+        self, *, population: int, per_epoch: int, seed: int, process: int = 0, processes: int = 1
+    ) -> None:
         self.population, self.per_epoch, self.seed, self.epoch = population, per_epoch, seed, 0
+        self.process, self.processes = process, processes
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.per_epoch
+        return self.per_epoch // self.processes
 
     def __iter__(self) -> Iterator[int]:
+        yield from islice(self._all(), self.process, None, self.processes)
+
+    def _all(self) -> Iterator[int]:
         place, end = self.epoch * self.per_epoch, (self.epoch + 1) * self.per_epoch
         while place < end:
             shuffle, offset = divmod(place, self.population)

@@ -102,11 +102,18 @@ class PatchAutoencoder(nn.Module):
         """Nothing: the network was trained by Lightning."""
         return self
 
-    @torch.inference_mode()
     def map(self, image: Tensor) -> Mapped:
         """Errors |image - reconstruction|, reconstruction and latent vectors of pictures (B, 3, H, W)."""
-        small = resize(image, self.downsize)  # (B, 3, h, w)
-        patches = self.grid.extract(small)  # (B, N, 3, p, p)
+        return self.compare(image, self.reconstruct(image))
+
+    @torch.inference_mode()
+    def reconstruct(self, image: Tensor) -> dict[str, Tensor]:
+        """All that the network makes of pictures (B, 3, H, W), at its own resolution; `compare` goes on from there.
+
+        `reconstruction` (B, 3, h, w) in [0, 1] and `latent` (B, L); `predicted_error` (B, 1, h, w) and `improbability`
+        (B, 3, h, w) of networks that give them.
+        """
+        patches = self.grid.extract(resize(image, self.downsize))  # (B, N, 3, p, p)
         batch, count = patches.shape[:2]
         index = torch.arange(count, device=image.device).repeat(batch)
         patches = patches.flatten(0, 1)  # (B*N, 3, p, p)
@@ -115,19 +122,29 @@ class PatchAutoencoder(nn.Module):
             return self.grid.combine(of_patches.unflatten(0, (batch, count)), self.downsize)
 
         out = self.network(patches, index)
-        combined = combine(out.patches).clamp(0, 1)
-        reconstruction = resize(combined, (image.shape[-2], image.shape[-1]))
-        low_error = absolute_error(small, combined)
+        found = {
+            "reconstruction": combine(out.patches).clamp(0, 1),
+            "latent": out.latent.reshape(batch, -1),
+        }
+        if out.predicted_error is not None:
+            found["predicted_error"] = combine(out.predicted_error)
         if self.samples:
-            low_error = combine(self._improbability(patches, index))
+            found["improbability"] = combine(self._improbability(patches, index))
+        return found
+
+    @torch.inference_mode()
+    def compare(self, image: Tensor, found: dict[str, Tensor]) -> Mapped:
+        """The errors of pictures (B, 3, H, W), from what `reconstruct` has found in them."""
+        small, combined = resize(image, self.downsize), found["reconstruction"]  # (B, 3, h, w)
+        reconstruction = resize(combined, (image.shape[-2], image.shape[-1]))
         return Mapped(
             error=absolute_error(image, reconstruction),
-            low_error=low_error,
+            low_error=found["improbability"] if self.samples else absolute_error(small, combined),
             reconstruction=reconstruction,
-            latent=out.latent.reshape(batch, -1),
+            latent=found["latent"],
             low_image=small,
             low_reconstruction=combined,
-            predicted_error=None if out.predicted_error is None else combine(out.predicted_error),
+            predicted_error=found.get("predicted_error"),
         )
 
     def _improbability(self, patches: Tensor, index: Tensor) -> Tensor:
@@ -200,12 +217,19 @@ class Reconstruction(LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         """Loss of patches (P, 3, p, p) and their indices (P,)."""
         patches, index = batch
-        generator = torch.manual_seed(hash_seed(self.seed, self.global_step))  # the network may draw samples
+        # the network may draw samples, each process its own
+        of_process = (self.global_rank,) if self.global_rank else ()
+        generator = torch.manual_seed(hash_seed(self.seed, self.global_step, *of_process))
         if self.augmentation.active:
             patches = self.augmentation(patches.cpu(), generator).to(self.device)
         loss = self._loss(patches, index, [self.seed, TRAINING, self.global_step])
         self.log(
-            "train_loss", loss.reconstruction.detach(), on_step=False, on_epoch=True, batch_size=len(patches)
+            "train_loss",
+            loss.reconstruction.detach(),
+            on_step=False,
+            on_epoch=True,
+            batch_size=len(patches),
+            sync_dist=True,
         )
         return loss.total
 
@@ -240,15 +264,20 @@ class Reconstruction(LightningModule):
 
 
 class Testing(LightningModule):
-    """Gives the error maps of test pictures; the FeatureEmbedding callback goes on from there."""
+    """Gives the error maps of test pictures; the FeatureEmbedding callback goes on from there.
 
-    def __init__(self, autoencoder: PatchAutoencoder) -> None:
+    Args:
+        autoencoder: trained; Lightning moves it to the device.
+        map: of the detector that shares it.
+    """
+
+    def __init__(self, autoencoder: PatchAutoencoder, map: Callable[[Tensor], Mapped]) -> None:
         super().__init__()
-        self.autoencoder = autoencoder
+        self.autoencoder, self.map = autoencoder, map
 
     def test_step(self, batch: Any, batch_index: int) -> Any:
         """Errors of full-size pictures."""
-        return self.autoencoder.map(batch.image)
+        return self.map(batch.image)
 
 
 def corrupt(patches: Tensor, corruption: Corruption, rng: np.random.Generator) -> Tensor:

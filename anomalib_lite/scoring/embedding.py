@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
@@ -113,6 +114,11 @@ def _from_hub(backbone: str) -> Weights:
 
 
 def _read(backbone: str, path: Path, source: str) -> Weights:
+    return _read_once(backbone, path, source, file_digest(path))
+
+
+@cache  # the jobs of a sweep share one copy
+def _read_once(backbone: str, path: Path, source: str, sha256: str) -> Weights:
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)
@@ -120,7 +126,7 @@ def _read(backbone: str, path: Path, source: str) -> Weights:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors and torch raise their own kinds for a cut or foreign file
         raise InputError(f"{path}: expected weights of {backbone}, found: {error}") from None
-    return Weights(backbone, state, source, file_digest(path))
+    return Weights(backbone, state, source, sha256)
 
 
 def _packaged_lite0() -> Weights:
@@ -130,7 +136,12 @@ def _packaged_lite0() -> Weights:
         raise InputError(
             f"no weights: the package {LITE0_PACKAGE} is not installed and no {XCEPTION} was found"
         )
-    original = torch.load(files[0], map_location="cpu", weights_only=True)
+    return _read_lite0(files[0], file_digest(files[0]))
+
+
+@cache
+def _read_lite0(path: Path, sha256: str) -> Weights:
+    original = torch.load(path, map_location="cpu", weights_only=True)
     network = _architecture(LITE0)
     # The package names the same tensors otherwise and in the same order: stem, blocks, head, then the classifier.
     target = network.state_dict()
@@ -138,10 +149,10 @@ def _packaged_lite0() -> Weights:
     for (name, wanted), tensor in zip(target.items(), tensors, strict=True):
         if wanted.shape != tensor.shape:
             raise InputError(
-                f"{files[0]}: expected {name} of shape {tuple(wanted.shape)}, found {tuple(tensor.shape)}"
+                f"{path}: expected {name} of shape {tuple(wanted.shape)}, found {tuple(tensor.shape)}"
             )
     state = dict(zip(target, tensors, strict=True))
-    return Weights(LITE0, state, f"package {LITE0_PACKAGE}", file_digest(files[0]))
+    return Weights(LITE0, state, f"package {LITE0_PACKAGE}", sha256)
 
 
 def _architecture(backbone: str) -> nn.Module:
@@ -192,11 +203,7 @@ class Embedder:
         if pooling not in POOLINGS:
             raise InputError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling}")
         self.weights, self.pooling = weights, pooling
-        if precision == "auto":
-            precision = (
-                "bfloat16" if torch.backends.mkldnn.is_available() and _computes_bfloat16() else "float32"
-            )
-        self.precision = precision
+        self.precision = resolve_precision(precision)
         self.trunk: Any = _architecture(weights.backbone)
         missing, unexpected = self.trunk.load_state_dict(weights.state, strict=False)
         if missing or any(not name.startswith(("classifier", "fc", "head")) for name in unexpected):
@@ -245,6 +252,13 @@ class Embedder:
         state = {name: torch.from_numpy(array) for name, array in arrays.items()}
         weights = Weights(settings["backbone"], state, settings["source"], settings["sha256"])
         return cls(weights=weights, pooling=settings["pooling"], precision=settings["precision"])
+
+
+def resolve_precision(precision: str) -> str:
+    """What `auto` means on this processor."""
+    if precision != "auto":
+        return precision
+    return "bfloat16" if torch.backends.mkldnn.is_available() and _computes_bfloat16() else "float32"
 
 
 def _computes_bfloat16() -> bool:

@@ -65,7 +65,7 @@ def test_patches_are_those_of_the_grid():
 
 
 def test_roles_are_disjoint_and_cover_everything(root, tmp_path):
-    data = make_data(root, StageStore(tmp_path / "stages"))
+    data = make_data(root, StageStore(root=tmp_path / "stages"))
     rows = [row for role in data.rows.values() for row in role]
     assert sorted(rows) == list(range(20 + 8))
     assert [len(data.rows[role]) for role in ("train", "validation", "calibration", "test")] == [9, 2, 9, 8]
@@ -73,23 +73,23 @@ def test_roles_are_disjoint_and_cover_everything(root, tmp_path):
 
 
 def test_second_run_reads_no_photograph_again(root, tmp_path, monkeypatch):
-    first = make_data(root, StageStore(tmp_path / "stages"))
+    first = make_data(root, StageStore(root=tmp_path / "stages"))
     monkeypatch.setattr("anomalib_lite.data.datamodule.read_image", lambda path: pytest.fail(f"read {path}"))
-    second = make_data(root, StageStore(tmp_path / "stages"))
+    second = make_data(root, StageStore(root=tmp_path / "stages"))
     assert np.array_equal(first.pictures, second.pictures)
 
 
 def test_changed_image_is_prepared_again(root, tmp_path):
-    first = make_data(root, StageStore(tmp_path / "stages"))
+    first = make_data(root, StageStore(root=tmp_path / "stages"))
     write_png(root / "test" / "good" / "000.png", np.zeros((48, 64, 3), np.uint8))
-    second = make_data(root, StageStore(tmp_path / "stages"))
+    second = make_data(root, StageStore(root=tmp_path / "stages"))
     changed = [i for i in range(28) if not np.array_equal(first.pictures[i], second.pictures[i])]
     assert [first.samples[i].path for i in changed] == [root / "test" / "good" / "000.png"]
 
 
 def test_batches_depend_on_the_epoch_and_the_seed(root, tmp_path):
     def batches(seed, epoch):
-        loader = make_data(root, StageStore(tmp_path / "stages"), seed=seed).train_dataloader()
+        loader = make_data(root, StageStore(root=tmp_path / "stages"), seed=seed).train_dataloader()
         loader.sampler.set_epoch(epoch)
         return torch.cat([index for _, index in loader])
 
@@ -100,18 +100,18 @@ def test_batches_depend_on_the_epoch_and_the_seed(root, tmp_path):
 def test_bad_training_image_is_an_error_or_listed(root, tmp_path):
     (root / "train" / "good" / "005.png").write_text("no picture")
     with pytest.raises(InputError, match=r"good.005\.png"):
-        make_data(root, StageStore(tmp_path / "stages"))
-    data = make_data(root, StageStore(tmp_path / "stages"), on_bad_image="skip")
+        make_data(root, StageStore(root=tmp_path / "stages"))
+    data = make_data(root, StageStore(root=tmp_path / "stages"), on_bad_image="skip")
     assert [path for path, _ in data.excluded] == [str(root / "train" / "good" / "005.png")]
     assert len(data.samples) == 27
 
 
 def test_patch_larger_than_the_picture(root, tmp_path):
     with pytest.raises(InputError, match=r"patch size 64 is larger than the image \(24 x 32\)"):
-        make_data(root, StageStore(tmp_path / "stages"), grid=PatchGrid(size=64, stride=32))
+        make_data(root, StageStore(root=tmp_path / "stages"), grid=PatchGrid(size=64, stride=32))
 
 
 def test_too_few_normals(draw_set, tmp_path):
     root = draw_set(tmp_path / "part", train=1)
     with pytest.raises(InputError, match="found 1 normal picture"):
-        make_data(root, StageStore(tmp_path / "stages"))
+        make_data(root, StageStore(root=tmp_path / "stages"))
