@@ -6,11 +6,13 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeGuard
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -23,6 +25,9 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
+from anomalib_lite.cluster.launcher import register_launcher
+from anomalib_lite.sweeping.folders import register_resolvers
+from anomalib_lite.sweeping.sweepers import register_sweepers
 from anomalib_lite.types import InputError
 
 RAW_KEYS = re.compile(
@@ -36,6 +41,9 @@ REFUSALS = (
 )  # fmt: skip
 HIDDEN = ("schema", "base")  # endings of option files that are only there to be inherited
 USAGE_ERROR, INTERRUPTED = 2, 130
+
+# here, since the process of a job on another host imports this module too, before it composes the job's config
+register_resolvers()
 
 
 def config_folder() -> Path:
@@ -59,6 +67,19 @@ def quote_raw(argument: str) -> str:
     if match is None or match[3] in ("null", "") or match[3][0] in "'\"":
         return argument
     return f"{match[1]}{match[2]}={quoted(match[3])}"
+
+
+def unquote_raw(argument: str) -> str:
+    """What was typed, of an argument that `quote_raw` has quoted.
+
+    >>> unquote_raw("source='parts/a(1),b.png'")
+    'source=parts/a(1),b.png'
+    """
+    match = RAW_KEYS.fullmatch(argument)
+    if match is None or len(match[3]) < 2 or match[3][0] != "'":
+        return argument
+    typed = re.sub(r"(\\+)('|$)", lambda end: end[1][: len(end[1]) // 2] + end[2], match[3][1:-1])
+    return f"{match[1]}{match[2]}={typed}"
 
 
 def quoted(value: str) -> str:
@@ -90,7 +111,7 @@ def main(
             result = job(cfg)
         except Exception as error:
             # of several jobs, Hydra must learn which one failed
-            if not _is_users(error) or HydraConfig.get().mode == RunMode.MULTIRUN:
+            if not is_users(error) or HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
             if (
                 _is_refusal(error) and error.filename is None
@@ -102,6 +123,8 @@ def main(
             code = result
         return result
 
+    register_launcher()
+    register_sweepers()
     saved = sys.argv
     try:
         sys.argv = [sys.argv[0], *map(quote_raw, resumed(arguments))]
@@ -110,10 +133,10 @@ def main(
         if failure is not None:
             raise failure
     except KeyboardInterrupt as interrupt:
-        print(f"\ninterrupted; {interrupt or 'what was finished is kept'}", file=sys.stderr)
+        print(f"\ninterrupted; {str(interrupt) or 'what was finished is kept'}", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        if not _is_users(error):
+        if not is_users(error):
             raise
         print(f"error: {explain(error, config_name, arguments)}", file=sys.stderr)
         return USAGE_ERROR
@@ -126,7 +149,8 @@ def _is_refusal(error: Exception) -> TypeGuard[OSError]:
     return isinstance(error, OSError) and error.errno in REFUSALS
 
 
-def _is_users(error: Exception) -> bool:
+def is_users(error: Exception) -> bool:
+    """Whether an exception is about what the user gave or may not do: worth a line, not a traceback."""
     return isinstance(error, USER_ERRORS) or _is_refusal(error)
 
 
@@ -149,7 +173,8 @@ def resumed(arguments: Sequence[str]) -> list[str]:
             f"resume={folder}: expected a run's folder, found no {saved.relative_to(folder)} in it"
         )
     own = [str(override) for override in OmegaConf.load(saved) if not str(override).startswith("resume=")]
-    return [*own, f"resume={folder}", f"hydra.run.dir={quoted(str(folder))}"]
+    alone = ["hydra.mode=RUN"] if any(override.startswith("sweep=") for override in own) else []
+    return [*own, f"resume={folder}", f"hydra.run.dir={quoted(str(folder))}", *alone]
 
 
 class ExitCode(int):
@@ -187,11 +212,24 @@ def explain(error: Exception, config_name: str, arguments: Sequence[str]) -> str
     return _one_line(text)
 
 
+@contextmanager
+def another_hydra() -> Iterator[None]:
+    """Room for composing other configs while Hydra runs this one."""
+    ours = GlobalHydra.instance()
+    kept, ours.hydra = ours.hydra, None
+    try:
+        yield
+    finally:
+        ours.hydra = kept
+        GlobalHydra.set_instance(ours)  # composing has put a copy in its place
+
+
 def _options_beside(key: str, config_name: str, arguments: Sequence[str]) -> str:
     """The options of the same node, under the choices that the arguments make between groups."""
     parent = key.rpartition(".")[0]
-    choices = [argument for argument in arguments if re.match(r"[\w/]+=", argument)]
-    with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
+    # of several values in a sweep none is chosen yet
+    choices = [argument for argument in arguments if re.fullmatch(r"[\w/]+=([\w/.-]*|\[.*\])", argument)]
+    with another_hydra(), hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
         try:
             cfg = hydra.compose(config_name, [choice for choice in choices if not choice.startswith(key)])
         except HydraException:  # more than one mistake

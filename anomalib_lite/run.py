@@ -3,53 +3,34 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
-import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import faiss
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
-from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
+from omegaconf import DictConfig
 
-from anomalib_lite.building import (
-    check_settings,
-    fitting_augmentation,
-    make_data,
-    make_detector,
-    make_embedder,
-    value_object,
-)
-from anomalib_lite.callbacks import FeatureEmbedding, fit_and_calibrate
+from anomalib_lite.building import backbone_weights, check_settings, make_data, value_object
+from anomalib_lite.cluster.job import check_tasks, heed_signals, is_other_process
+from anomalib_lite.conclusion import conclude, write_page
 from anomalib_lite.console import ExitCode, main
-from anomalib_lite.data.datamodule import InspectionData
 from anomalib_lite.data.images import list_images
 from anomalib_lite.detector import Detector
-from anomalib_lite.evaluation import Evaluation, example, validation_metrics
+from anomalib_lite.fitting import fit, in_multirun, timed
 from anomalib_lite.inspection import inspect
 from anomalib_lite.loggers import flat_figures, log_results, log_settings, open_loggers
-from anomalib_lite.models.reconstruction import PatchAutoencoder, Reconstruction, Testing
-from anomalib_lite.record import about, gather_facts, gather_record
-from anomalib_lite.report.comparison_examples import choose_shared, write_examples
-from anomalib_lite.report.page import write_report
-from anomalib_lite.report.tables import metrics_table, write_metrics, write_scores
-from anomalib_lite.report.verdict import rate_intervals, tally
+from anomalib_lite.report.tables import metrics_table
 from anomalib_lite.schema import register_schemas
 from anomalib_lite.stages import StageStore
+from anomalib_lite.sweeping.job import run_job
 from anomalib_lite.synthesis import synthesise
-from anomalib_lite.training import Trained, train_autoencoder
 from anomalib_lite.types import InputError
 
 log = logging.getLogger(__name__)
@@ -79,64 +60,50 @@ def train(cfg: DictConfig) -> float:
         InputError: whatever is wrong with the user's files or settings.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
+    own = folder / "stages"
+    store = StageStore(root=Path(cfg.outputs) / ".stages", spare=own) if cfg.cache else StageStore(root=own)
+
+    def job(cfg: DictConfig) -> float:
+        _check_writable(folder)
+        wanted = {} if is_other_process() else cfg.logger or {}
+        with open_loggers(wanted) as loggers:
+            return _train(cfg, folder, store, loggers)
+
     quieten()
-    _check_writable(folder)
-    with open_loggers(cfg.logger or {}) as loggers:
-        return _train(cfg, folder, loggers)
+    heed_signals()
+    check_tasks(
+        cfg.trainer.devices,
+        accelerator=cfg.trainer.accelerator,
+        num_nodes=cfg.trainer.get("num_nodes", 1),
+    )
+    if in_multirun() and not is_other_process():
+        return run_job(cfg, job, reused=store.reused)
+    return job(cfg)
 
 
-def _train(cfg: DictConfig, folder: Path, loggers: list[Logger]) -> float:
+def _train(cfg: DictConfig, folder: Path, store: StageStore, loggers: list[Logger]) -> float:
     started = time.perf_counter()
     threads = set_threads(cfg.threads)
-    store = StageStore(Path(cfg.outputs) / ".stages" if cfg.cache else folder / "stages")
     seconds: dict[str, float] = {}
     data = make_data(cfg, store)
     check_settings(cfg, data)
-    embedder = make_embedder(cfg)  # weights that can't be had are no news for after the preparation
-    with _timed(seconds, "preparation"):
+    weights = backbone_weights(cfg)  # weights that can't be had are no news for after the preparation
+    with timed(seconds, "preparation"):
         data.setup()
-    detector = make_detector(cfg, data, embedder).check(data.downsize)
-    trained = Trained([], None)
-    if cfg.model.trains:
-        with _timed(seconds, "training"):
-            trained = _train_network(cfg, detector, data, store, folder, loggers)
-    with _timed(seconds, "fitting and testing"):
-        evaluation = _test(cfg, detector, data, folder)
-        metrics = evaluation.finish(seed=cfg.seed)
-    with _timed(seconds, "validation"):
-        validation = data.of_role("validation")
-        metrics |= validation_metrics(detector, validation, seed=cfg.seed)
-    metrics["intervals"] |= rate_intervals(tally(evaluation.rows()))  # Wilson's: a rate of 0 has a width too
-    metrics |= about(detector, data, evaluation) | {"seconds": seconds}
-    metrics["training"] = {"seconds": trained.seconds}  # of this network, also where it was reused
-    facts = gather_facts(data, detector, name=cfg.data.name, seed=cfg.seed, threads=threads)
-    detector.save(folder / "bundle", card=facts)
-    write_metrics(metrics, folder)
-    write_scores(evaluation.rows(), folder)
-    print(metrics_table(metrics))
-    if cfg.report:
-        record = gather_record(
-            title=f"{cfg.model.name} on {cfg.data.name}",
-            command=" ".join(["anomalib-lite-train", *HydraConfig.get().overrides.task]),
-            rendered=cfg.data.rendered and cfg.data.root is None,
-            data=data,
-            detector=detector,
-            evaluation=evaluation,
-            metrics=metrics,
-            losses=trained.losses,
-            facts=facts,
-            corruption=value_object(cfg.corruption),
-            seed=cfg.seed,
-        )
-        print(f"\nreport: {write_report(record, folder)}")
-        pictures = data.of_role("test")
-        shown = [example(detector, pictures[row]) for row in choose_shared(evaluation.rows())]
-        write_examples(shown, folder, cut=detector.tau_)  # for a comparison: the same ones of every method
+    fitted = fit(
+        cfg, data, weights, store=store, folder=folder, loggers=loggers, threads=threads, seconds=seconds
+    )
+    if fitted is None:
+        return math.nan
+    result = conclude(cfg, data, fitted, folder, seconds)
+    print(metrics_table(result.metrics))
+    if _wants_page(cfg, store):
+        print(f"\nreport: {write_page(cfg, data, fitted, result, folder)}")
     log_settings(loggers, cfg)
-    log_results(loggers, flat_figures(metrics), sorted((folder / "plots").glob("*.png")))
+    log_results(loggers, flat_figures(result.metrics), sorted((folder / "plots").glob("*.png")))
     _point_latest(Path(cfg.outputs), folder)
     print(f"bundle: {folder / 'bundle'}\ntook:   {time.perf_counter() - started:.0f} s")
-    return float(metrics["validation_AUROC"])
+    return float(result.metrics["validation_AUROC"])
 
 
 def predict(cfg: DictConfig) -> ExitCode:
@@ -196,71 +163,11 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", module="lightning")
 
 
-def _train_network(
-    cfg: DictConfig,
-    detector: Detector,
-    data: InspectionData,
-    store: StageStore,
-    folder: Path,
-    loggers: list[Logger],
-) -> Trained:
-    model = cfg.model
-    assert isinstance(detector.model, PatchAutoencoder)
-    module = Reconstruction(
-        autoencoder=detector.model,
-        optimizer=instantiate(model.optimizer),
-        learning_rate=model.learning_rate,
-        corruption=value_object(cfg.corruption),
-        augmentation=fitting_augmentation(cfg, data),
-        seed=cfg.seed,
-    )
-    plain = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(plain, dict)
-    # a model's name and its score do not change what is trained: ae_l2 shares the CPCAE's weights
-    settings: dict[str, Any] = {"model": {k: v for k, v in plain["model"].items() if k != "name"}}
-    settings |= {group: plain[group] for group in ("grid", "trainer", "seed")}
-    settings |= {"downsize": list(data.downsize)}  # as it came out, whatever the pictures' shape
-    settings |= {"corruption": module.corruption.facts(), "augmentation": asdict(module.augmentation)}
-    return train_autoencoder(
-        detector.model,
-        module=module,
-        make_trainer=partial(_trainer, cfg, folder, logger=loggers),
-        data=data,
-        store=store,
-        settings=settings,
-        folder=folder,
-        patience=model.patience,
-        resume=cfg.resume is not None,
-    )
-
-
-def _trainer(cfg: DictConfig, folder: Path, *, callbacks: list[Callback], logger: Any) -> Trainer:
-    return instantiate(
-        cfg.trainer,
-        callbacks=callbacks,
-        logger=logger,
-        default_root_dir=str(folder),
-        enable_progress_bar=sys.stderr.isatty(),  # a log file is no place for a bar
-    )
-
-
-def _test(cfg: DictConfig, detector: Detector, data: InspectionData, folder: Path) -> Evaluation:
-    """Fit what follows the network, calibrate, and score the test pictures."""
-    if isinstance(detector.model, PatchAutoencoder):
-        embedding = FeatureEmbedding(detector=detector, data=data)
-        trainer = _trainer(cfg, folder, callbacks=[embedding], logger=False)
-        trainer.test(Testing(detector.model), datamodule=data, verbose=False)
-        detector.to(detector.device)  # Lightning has left the network in plain memory
-        return embedding.evaluation
-    on_gpu = cfg.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    detector.to(torch.device("cuda" if on_gpu else "cpu"))
-    fit_and_calibrate(detector, data)
-    evaluation = Evaluation(detector)
-    for batch in tqdm(data.test_dataloader(), desc="testing", unit="picture", disable=None):
-        start = time.perf_counter()
-        scored = detector.score(batch.image)
-        evaluation.add(batch, scored, seconds=time.perf_counter() - start)
-    return evaluation
+def _wants_page(cfg: DictConfig, store: StageStore) -> bool:
+    """As asked for; by default not for a job of a sweep that has learned nothing of its own."""
+    if cfg.report is not None:
+        return bool(cfg.report)
+    return not in_multirun() or "scores" not in store.reused
 
 
 def _check_writable(folder: Path) -> None:
@@ -282,10 +189,3 @@ def _point_latest(outputs: Path, folder: Path) -> None:
     temporary = outputs / f".latest.{os.getpid()}"
     temporary.symlink_to(os.path.relpath(folder, outputs), target_is_directory=True)
     os.replace(temporary, link)
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[name] = round(time.perf_counter() - start, 2)

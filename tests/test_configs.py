@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.plugins import Plugins
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from anomalib_lite.cluster.launcher import register_launcher
 from anomalib_lite.console import config_folder, main
 from anomalib_lite.schema import register_schemas
+from anomalib_lite.sweeping.sweepers import register_sweepers
 
 MUST_BE_GIVEN = {
     "data=mvtec": ["data.root=x"],
@@ -99,6 +102,29 @@ def test_every_experiment_fits(name: str) -> None:
     cfg = composed(f"experiment={name}")
     assert set(missing(OmegaConf.to_container(cfg))) <= {"data.root", "data.normal_dir"}
     assert_fits(cfg)
+
+
+@pytest.mark.parametrize(
+    "option", [f"hydra/{file.parent.name}={file.stem}" for file in config_folder().glob("hydra/*/*.yaml")]
+)
+def test_every_option_of_hydra_fits_what_it_configures(option: str) -> None:
+    register_schemas()
+    register_sweepers()
+    register_launcher()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        cfg = compose("train", [option], return_hydra_config=True)
+    node = cfg.hydra[option.partition("=")[0].removeprefix("hydra/")]
+    target = Plugins.instance().class_name_to_class[node._target_]
+    parameters = inspect.signature(target).parameters
+    kinds = {parameter.kind for parameter in parameters.values()}
+    if inspect.Parameter.VAR_KEYWORD not in kinds:
+        assert {str(key) for key in node if key not in ("_target_", "_recursive_")} <= parameters.keys()
+    needed = {
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is parameter.empty and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    }
+    assert needed <= node.keys()
 
 
 def test_a_model_brings_its_score() -> None:
