@@ -151,7 +151,12 @@ def _is_refusal(error: Exception) -> TypeGuard[OSError]:
 
 def is_users(error: Exception) -> bool:
     """Whether an exception is about what the user gave or may not do: worth a line, not a traceback."""
-    return isinstance(error, USER_ERRORS) or _is_refusal(error)
+    return isinstance(error, USER_ERRORS) or _is_refusal(error) or _is_no_choice(error)
+
+
+def _is_no_choice(error: Exception) -> bool:
+    # Hydra's own words, of an exception without a class of its own
+    return isinstance(error, ValueError) and str(error).startswith("Config group override must be")
 
 
 def resumed(arguments: Sequence[str]) -> list[str]:
@@ -189,6 +194,10 @@ def explain(error: Exception, config_name: str, arguments: Sequence[str]) -> str
     text = str(cause)
     if isinstance(cause, InputError):
         return _one_line(text)
+    if _is_no_choice(cause):
+        return (
+            "expected a name or a list of names for a group of options, got null; ~group leaves a group out"
+        )
     if _is_refusal(cause):
         return f"{cause.filename}: {cause.strerror}"
     if isinstance(cause, MissingMandatoryValue | InterpolationToMissingValueError):

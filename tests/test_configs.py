@@ -163,6 +163,7 @@ def test_predict_needs_a_bundle_and_a_source() -> None:
         ("threshold.alpa=0.1", "unknown option 'threshold.alpa' (choices in threshold: "),
         ("data=mvtec", "data.root must be given"),
         ("data=folder", "data.normal_dir must be given"),
+        ("sweep=null", "expected a name or a list of names for a group of options, got null; ~group leaves"),
         ("grid.size=many", "grid.size: Value 'many' of type 'str' could not be converted to Integer"),
         (
             "model=variation model.widths=[4]",
