@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import hydra
 from filelock import FileLock, Timeout
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -32,7 +30,15 @@ from anomalib_lite.benchmark.grid import (
     parse_seeds,
 )
 from anomalib_lite.benchmark.runner import Ended, is_done, run_cells
-from anomalib_lite.console import USAGE_ERROR, ExitCode, config_folder, explain, main, quote_raw
+from anomalib_lite.console import (
+    USAGE_ERROR,
+    ExitCode,
+    another_hydra,
+    config_folder,
+    explain,
+    main,
+    quote_raw,
+)
 from anomalib_lite.report.comparison import ComparisonPage
 from anomalib_lite.report.comparison_results import Comparison, Outcome, read_outcome
 from anomalib_lite.report.comparison_tables import write_tables
@@ -68,7 +74,7 @@ def benchmark(cfg: DictConfig) -> ExitCode:
     folder = Path(HydraConfig.get().runtime.output_dir)
     settings: Any = OmegaConf.to_container(cfg.benchmark, resolve=True, throw_on_missing=True)
     jobs, threads = _shares(settings["jobs"], cfg.threads)
-    with _another_hydra():
+    with another_hydra():
         methods, data, cells = plan(settings)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
@@ -117,17 +123,6 @@ def plan(settings: dict[str, Any]) -> tuple[list[Method], list[DataSet], list[Ce
     if twice := next((cell for cell in cells if same[cell.place] is not cell), None):
         raise InputError(f"benchmark: '{twice}' and '{same[twice.place]}' are the same run; leave one out")
     return list(methods.values()), data, cells
-
-
-@contextmanager
-def _another_hydra() -> Iterator[None]:
-    """Room for composing other configs while Hydra runs this one."""
-    ours = GlobalHydra.instance()
-    kept, ours.hydra = ours.hydra, None
-    try:
-        yield
-    finally:
-        ours.hydra = kept
 
 
 def _compose(place: str, arguments: list[str], *, complete: bool = False) -> DictConfig:
