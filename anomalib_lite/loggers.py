@@ -10,7 +10,7 @@ from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from omegaconf import DictConfig, OmegaConf
 from torchvision.io import ImageReadMode, read_image
 
@@ -60,10 +60,11 @@ def make_loggers(nodes: Mapping[str, Any]) -> list[Logger]:
 
 
 def log_settings(loggers: Sequence[Logger], settings: DictConfig) -> None:
-    """The run's whole configuration, plain values."""
+    """The run's whole configuration, plain values; beside a CSV log lies .hydra/config.yaml, which says the same."""
     plain: Any = OmegaConf.to_container(settings, resolve=True)
     for logger in loggers:
-        logger.log_hyperparams(plain)
+        if not isinstance(logger, CSVLogger):
+            logger.log_hyperparams(plain)
 
 
 def log_results(loggers: Sequence[Logger], figures: Mapping[str, float], pictures: Sequence[Path]) -> None:

@@ -86,7 +86,8 @@ def _train(cfg: DictConfig, folder: Path, store: StageStore, loggers: list[Logge
     threads = set_threads(cfg.threads)
     seconds: dict[str, float] = {}
     data = make_data(cfg, store)
-    check_settings(cfg, data)
+    if not in_multirun():  # which checks its jobs before the first one starts
+        check_settings(cfg, data)
     weights = backbone_weights(cfg)  # weights that can't be had are no news for after the preparation
     with timed(seconds, "preparation"):
         data.setup()

@@ -6,10 +6,12 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
 from anomalib_lite.data.images import IMAGE_SUFFIXES, image_size, list_images, read_mask
+from anomalib_lite.stages import file_digest
 from anomalib_lite.types import GOOD, InputError, Sample
 
 DEFECTIVE = "defective"  # the type of defective parts that lie in no subfolder
@@ -245,4 +247,9 @@ def _check_mask(sample: Sample) -> None:
         size = image_size(sample.path)
     except InputError:
         return  # whoever reads the picture reports it, or skips it if the user said so
-    read_mask(sample.mask_path, size)
+    _read_once(sample.mask_path, size, file_digest(sample.mask_path))
+
+
+@cache  # for the jobs of a sweep, which all look at the same masks
+def _read_once(path: Path, size: tuple[int, int], content: str) -> None:
+    read_mask(path, size)

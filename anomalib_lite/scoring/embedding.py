@@ -82,6 +82,7 @@ def _local(backbone: str) -> Weights | None:
     return _read(backbone, path, f"local cache of {path.name}") if url and path.is_file() else None
 
 
+@cache
 def _origin(backbone: str) -> tuple[str, str]:
     """The hub repository and the address that timm knows for a backbone; legacy ones have only the latter."""
     import timm
