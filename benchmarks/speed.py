@@ -107,7 +107,7 @@ def training(work: Path, effort: Effort, model: str) -> list[Figure]:
         make_trainer=make_trainer,
         data=data,
         store=StageStore(root=work / "stages"),
-        settings={},
+        made_from={"model": model},
         folder=work / model,
         patience=epochs,
         resume=False,

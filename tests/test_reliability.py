@@ -39,7 +39,7 @@ def test_two_at_once_train_once(
     processes = [start(small(part, tmp_path, steps, model=model)) for model in ("cpcae", "ae_l2")]
     ended = [(*process.communicate(timeout=300), process.returncode) for process in processes]
     assert [code for _, _, code in ended] == [0, 0], ended
-    assert sorted("reused stage scores" in out for out, _, _ in ended) == [False, True]
+    assert sorted("reused stage network" in out for out, _, _ in ended) == [False, True]
     assert len(list(tmp_path.glob(".stages/network/*/weights.safetensors"))) == 1
     assert len(list(tmp_path.glob("*/part/*/checkpoints"))) == 1
     assert len(list(tmp_path.glob("*/part/*/metrics.json"))) == 2
