@@ -83,7 +83,9 @@ def test_a_preempted_job_comes_back_and_goes_on(
     assert_resumed(driver.outputs / "x=1", 300)
     log = "".join(path.read_text() for path in (driver.outputs / ".slurm").glob("*_log.err"))
     assert ("this job is" in log) == user_signal
-    assert ("SIGTERM noted" in log) == (not user_signal)
+    assert (
+        "SIGTERM noted" in log or user_signal
+    )  # a job that queues itself again may be gone before SIGTERM comes
 
 
 def test_cancelled_jobs_are_failed_ones_and_nobody_waits_for_them(

@@ -94,7 +94,8 @@ def test_an_interrupted_training_goes_on_from_its_last_epoch(
     assert status["state"] == "done"
 
 
-LONG = ("trainer.max_epochs=30", "model.steps_per_epoch=40", "model.patience=50")
+# longer than the grace time of a preemption, also on a fast machine
+LONG = ("trainer.max_epochs=30", "model.steps_per_epoch=150", "model.patience=50")
 
 
 @pytest.fixture(scope="module")
