@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -14,19 +13,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from anomalib_lite.building import fitting_augmentation, make_detector, make_embedder, value_object
 from anomalib_lite.callbacks import FeatureEmbedding, fit_and_calibrate
 from anomalib_lite.cluster.callback import LeaveToSlurm
-from anomalib_lite.cluster.job import is_other_process
+from anomalib_lite.cluster.job import in_slurm_job, is_other_process, tasks_wanted
 from anomalib_lite.data.datamodule import InspectionData
 from anomalib_lite.detector import Detector
 from anomalib_lite.encoding import encoding_elements
@@ -43,6 +43,7 @@ from anomalib_lite.training import Trained, train_autoencoder
 log = logging.getLogger(__name__)
 
 CHAIN = "chain"  # the fitted detector in a stage of scores: a bundle without a cut
+SCORED_HERE = ".scored-here"  # in the folder of the run that made the stage, which owes it a page
 TIMED_PICTURES = 3  # where all scores were remembered, so many are computed again to be timed
 
 
@@ -101,6 +102,7 @@ def fit(
             scores = _score(cfg, detector, data, trained, store.root if cfg.cache else None, folder)
         facts = gather_facts(data, detector, name=cfg.data.name, seed=cfg.seed, threads=threads)
         replace(scores, facts=facts).save(stage)
+        (folder / SCORED_HERE).touch()
         detector.save(stage / CHAIN, card=facts)
 
     stage = store.get("scores", scores_key(cfg, data, weights, network), make)
@@ -148,9 +150,11 @@ def _train_network(
 def _trainer(
     cfg: DictConfig, folder: Path, *, callbacks: list[Callback], logger: Any, **settings: Any
 ) -> Trainer:
-    if cfg.trainer.get("strategy") == "ddp" and "SLURM_PROCID" not in os.environ:
-        # Lightning's ddp starts the command once more in every process, and with it a whole multirun
-        settings = {"strategy": "ddp_spawn"} | settings
+    if _processes(cfg) > 1:
+        # Lightning's ddp starts the command once more in every process, and with it a whole multirun; and our sampler
+        # gives each process its share itself
+        several = {"strategy": "ddp" if in_slurm_job() else "ddp_spawn", "use_distributed_sampler": False}
+        settings = several | settings
     return instantiate(
         cfg.trainer,
         **settings,
@@ -159,6 +163,14 @@ def _trainer(
         default_root_dir=str(folder),
         enable_progress_bar=sys.stderr.isatty(),  # a log file is no place for a bar
     )
+
+
+def _processes(cfg: DictConfig) -> int:
+    """How many processes train."""
+    devices, accelerator = cfg.trainer.devices, cfg.trainer.accelerator
+    gpus = None if accelerator == "cpu" else torch.cuda.device_count() or None
+    nodes: int = cfg.trainer.get("num_nodes", 1)
+    return nodes * tasks_wanted(devices, accelerator=accelerator, gpus_per_node=gpus)
 
 
 def _score(
@@ -174,7 +186,7 @@ def _score(
         embedding = FeatureEmbedding(detector=detector, data=data, memory=memory)
         # in one process, also where several have trained: every test picture counts once
         alone = {
-            "devices": 1,
+            "devices": list(cfg.trainer.devices)[:1] if OmegaConf.is_list(cfg.trainer.devices) else 1,
             "num_nodes": 1,
             "strategy": "auto",
             "plugins": LightningEnvironment(),

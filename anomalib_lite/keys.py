@@ -18,8 +18,8 @@ from anomalib_lite.training import network_made_from
 
 # all that computes a score; what only shows or configures is not in it
 SCORING_CODE = (
-    "data", "models", "scoring", "baselines.py", "callbacks.py", "detector.py", "encoding.py", "evaluation.py",
-    "fitting.py", "keys.py", "metrics.py", "scores.py", "training.py",
+    "data", "models", "scoring", "baselines.py", "building.py", "callbacks.py", "detector.py", "encoding.py",
+    "evaluation.py", "fitting.py", "keys.py", "metrics.py", "scores.py", "training.py",
 )  # fmt: skip
 SCORING_GROUPS = ("scoring", "scaler", "classifier", "similarity")
 
@@ -81,7 +81,8 @@ def without_cut(postprocess: PostProcess) -> PostProcess:
 def device_of(cfg: DictConfig) -> torch.device:
     """Where the chain computes."""
     on_gpu = cfg.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return torch.device("cuda" if on_gpu else "cpu")
+    listed = OmegaConf.is_list(cfg.trainer.devices)
+    return torch.device(f"cuda:{cfg.trainer.devices[0] if listed else 0}" if on_gpu else "cpu")
 
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:

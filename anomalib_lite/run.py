@@ -23,7 +23,7 @@ from anomalib_lite.conclusion import conclude, write_page
 from anomalib_lite.console import ExitCode, main
 from anomalib_lite.data.images import list_images
 from anomalib_lite.detector import Detector
-from anomalib_lite.fitting import fit, in_multirun, timed
+from anomalib_lite.fitting import SCORED_HERE, fit, in_multirun, timed
 from anomalib_lite.inspection import inspect
 from anomalib_lite.loggers import flat_figures, log_results, log_settings, open_loggers
 from anomalib_lite.report.tables import metrics_table
@@ -86,7 +86,7 @@ def _train(cfg: DictConfig, folder: Path, store: StageStore, loggers: list[Logge
     threads = set_threads(cfg.threads)
     seconds: dict[str, float] = {}
     data = make_data(cfg, store)
-    if not in_multirun():  # which checks its jobs before the first one starts
+    if not (in_multirun() and "CheckedSweeper" in HydraConfig.get().sweeper._target_):  # which has done it
         check_settings(cfg, data)
     weights = backbone_weights(cfg)  # weights that can't be had are no news for after the preparation
     with timed(seconds, "preparation"):
@@ -98,7 +98,7 @@ def _train(cfg: DictConfig, folder: Path, store: StageStore, loggers: list[Logge
         return math.nan
     result = conclude(cfg, data, fitted, folder, seconds)
     print(metrics_table(result.metrics))
-    if _wants_page(cfg, store):
+    if _wants_page(cfg, store, folder):
         print(f"\nreport: {write_page(cfg, data, fitted, result, folder)}")
     log_settings(loggers, cfg)
     log_results(loggers, flat_figures(result.metrics), sorted((folder / "plots").glob("*.png")))
@@ -164,11 +164,13 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", module="lightning")
 
 
-def _wants_page(cfg: DictConfig, store: StageStore) -> bool:
+def _wants_page(cfg: DictConfig, store: StageStore, folder: Path) -> bool:
     """As asked for; by default not for a job of a sweep that has learned nothing of its own."""
     if cfg.report is not None:
         return bool(cfg.report)
-    return not in_multirun() or "scores" not in store.reused
+    # also after the job was killed between the scores and the page
+    learned = "scores" not in store.reused or (folder / SCORED_HERE).exists()
+    return learned or not in_multirun()
 
 
 def _check_writable(folder: Path) -> None:
@@ -177,7 +179,7 @@ def _check_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
         probe.write_text("")
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another process of this job may be as far
     except OSError as error:
         raise InputError(
             f"{folder}: expected a folder to write results to: {error.strerror or error}"

@@ -114,14 +114,18 @@ class StageStore:
         return None
 
     def wait_for_call(self, name: str, made_from: dict[str, Any]) -> bool:
-        """Wait until the first process of this job makes a stage with the others' help (True), or has it (False)."""
-        folder = self.root / name / digest(made_from)
+        """Wait until the first process of this job makes a stage with the others' help (True), or has it (False).
+
+        Under submitit a process that waits ends with its job; what the first one does with a stage is its affair.
+        """
+        folders = [root / name / digest(made_from) for root in (self.root, self.spare) if root is not None]
         while True:
-            if (folder / DONE).is_file():
-                return False
-            with suppress(OSError):
-                if (folder.with_suffix(".unfinished") / CALL).read_text() == _job():
-                    return True
+            for folder in folders:
+                with suppress(OSError):
+                    if (folder.with_suffix(".unfinished") / CALL).read_text() == _job():
+                        return True
+                if "SUBMITIT_FOLDER" not in os.environ and (folder / DONE).is_file() and _is_whole(folder):
+                    return False
             time.sleep(POLL_SECONDS)
 
     def get(self, name: str, made_from: dict[str, Any], make: Callable[[Path], None]) -> Path:
@@ -184,7 +188,7 @@ class PictureStore:
 
     def __init__(self, folder: Path | None, made_from: dict[str, Any]) -> None:
         self.folder = None if folder is None else folder / digest(made_from)
-        self.found, self.computed = 0, 0
+        self.writable, self.found, self.computed = True, 0, 0
 
     def get(self, picture: Tensor, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         """What `compute` gives for a picture, or gave for the same one earlier."""
@@ -204,6 +208,8 @@ class PictureStore:
         return arrays
 
     def _write(self, path: Path, arrays: dict[str, np.ndarray]) -> None:
+        if not self.writable:
+            return
         temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -218,7 +224,7 @@ class PictureStore:
             )
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
-            self.folder = None
+            self.writable = False
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray] | None:

@@ -42,7 +42,9 @@ TRAINING_CODE = (  # and the network's own file
     "data/patches.py",
     "data/pictures.py",
     "data/resize.py",
+    "building.py",
     "callbacks.py",
+    "fitting.py",
     "training.py",
 )
 CORRUPTION_CODE = tuple(
@@ -129,16 +131,15 @@ def train_autoencoder(
 
     origin = {part: digest(content) for part, content in made_from.items()}
     last = folder / "checkpoints" / "last.ckpt"
-    if resume:
-        _check_resumable(last, origin)
-    elif resume is None:
-        resume = last.is_file() and _is_resumable(last, origin)
 
     def make(stage: Path) -> None:
         start = time.perf_counter()
+        goes_on = _goes_on(last, origin, resume)
         call_others(stage)
-        losses = _fit(module, make_trainer, data, folder, patience, origin, resume)
-        seconds = None if resume else round(time.perf_counter() - start, 2)  # of a part only
+        _fit(module, make_trainer, data, folder, patience, origin, goes_on)
+        # of several processes, what the first one noted has not come back to this one
+        losses = _read_checkpoint(last)["callbacks"][LossHistory.__name__]["losses"]
+        seconds = None if goes_on else round(time.perf_counter() - start, 2)  # of a part only
         weights = _best_weights(folder / "checkpoints" / "best.ckpt")
         if not all(tensor.isfinite().all() for tensor in weights.values()):
             raise InputError(
@@ -151,7 +152,7 @@ def train_autoencoder(
 
     if is_other_process():
         if store.wait_for_call("network", made_from):
-            _fit(module, make_trainer, data, folder, patience, origin, resume)
+            _fit(module, make_trainer, data, folder, patience, origin, _goes_on(last, origin, resume))
         return Trained([], None)
     stage = store.get("network", made_from, make)
     autoencoder.load_state_dict(load_file(stage / "weights.safetensors"))
@@ -165,9 +166,8 @@ def _fit(
     folder: Path,
     patience: int,
     origin: dict[str, str],
-    resume: bool | None,
-) -> list[dict[str, float]]:
-    history = LossHistory()
+    resume: bool,
+) -> None:
     stopping = LastingEarlyStopping(monitor="val_loss", patience=patience)
     checkpoints = folder / "checkpoints"
     best = BestCheckpoint(
@@ -182,7 +182,7 @@ def _fit(
     latest = ModelCheckpoint(
         dirpath=checkpoints, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
     )
-    trainer = make_trainer(callbacks=[history, stopping, CheckpointOrigin(origin), best, latest])
+    trainer = make_trainer(callbacks=[LossHistory(), stopping, CheckpointOrigin(origin), best, latest])
     trainer.strategy.checkpoint_io = WholeCheckpoints()
     last = checkpoints / "last.ckpt"
     try:
@@ -193,9 +193,6 @@ def _fit(
         raise
     except OSError as error:
         raise InputError(f"{folder}: cannot write the checkpoint: {error.strerror or error}") from None
-    # of several processes, what the first one noted has not come back to this one
-    losses: list[dict[str, float]] = _read_checkpoint(last)["callbacks"][LossHistory.__name__]["losses"]
-    return losses
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -212,6 +209,13 @@ class WholeCheckpoints(TorchCheckpointIO):
         content = io.BytesIO()
         torch.save(checkpoint, content)
         replace_file(Path(path), content.getvalue())
+
+
+def _goes_on(last: Path, origin: dict[str, str], resume: bool | None) -> bool:
+    if resume:
+        _check_resumable(last, origin)
+        return True
+    return resume is None and last.is_file() and _is_resumable(last, origin)
 
 
 def _is_resumable(last: Path, origin: dict[str, str]) -> bool:

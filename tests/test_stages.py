@@ -218,6 +218,20 @@ def test_a_damaged_map_is_computed_again(tmp_path, content):
     assert compute.calls == 2
 
 
+def test_what_a_read_only_store_has_is_used_also_after_what_it_lacks(tmp_path, monkeypatch):
+    picture, compute, store = torch.rand(1, 3, 4, 4), Computing(), PictureStore(tmp_path, {})
+    store.get(picture, compute)
+    monkeypatch.setattr(stages.Path, "write_bytes", refuse_to_write)
+    reading = PictureStore(tmp_path, {})
+    reading.get(picture + 1, compute)
+    reading.get(picture, compute)
+    assert (reading.found, reading.computed, compute.calls) == (1, 1, 2)
+
+
+def refuse_to_write(path, data):
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+
 def test_where_nothing_can_be_kept_everything_is_computed(tmp_path):
     (tmp_path / "file").write_text("")
     picture, compute = torch.rand(1, 3, 4, 4), Computing()

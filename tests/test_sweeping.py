@@ -148,7 +148,14 @@ def test_a_changed_photograph_is_another_job(
     before = statuses(outputs)
     (folders(outputs)[0] / "checkpoints").mkdir()
     write_png(root / "test" / "good" / "000.png", np.zeros((48, 64, 3), np.uint8))
-    assert sweep(value, CUTS, root=root) == 0
+    there: list[int] = []
+
+    def job(cfg: DictConfig) -> float:
+        there.append(len(statuses(outputs)))
+        return value(cfg)
+
+    assert sweep(job, CUTS, root=root) == 0
+    assert there == [1, 2, 3]  # no result of the other photograph beside the new ones
     after = statuses(outputs)
     assert len(after) == 3  # in the same folders
     assert not {status["key"] for status in before} & {status["key"] for status in after}
@@ -330,7 +337,7 @@ def test_what_changes_results_changes_the_key(part: Path) -> None:
         key(override, root=part) for override in [*same, "trainer.devices=[3]", "sweep=encoding_size"]
     } == {plain}
     other = ["seed=1", "threshold.value=0.4", "postprocess.tau=0.1", "data.size=48", "classifier=lof"]
-    other += ["trainer.devices=2", "scoring=embedding", "cuts=true"]
+    other += ["trainer.devices=2", "scoring=embedding", "cuts=true", "data.source.seed=1"]
     assert len({plain, *(key(override, root=part) for override in other)}) == len(other) + 1
 
 

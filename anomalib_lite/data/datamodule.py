@@ -40,6 +40,8 @@ PREPARATION_CODE = (
             "method_choice",
             "registration",
             "preparation",
+            "pictures",
+            "datamodule",
         )
     ),
 )

@@ -222,7 +222,7 @@ class Reconstruction(LightningModule):
         generator = torch.manual_seed(hash_seed(self.seed, self.global_step, *of_process))
         if self.augmentation.active:
             patches = self.augmentation(patches.cpu(), generator).to(self.device)
-        loss = self._loss(patches, index, [self.seed, TRAINING, self.global_step])
+        loss = self._loss(patches, index, [self.seed, TRAINING, self.global_step, *of_process])
         self.log(
             "train_loss",
             loss.reconstruction.detach(),

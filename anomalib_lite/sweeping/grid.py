@@ -22,6 +22,7 @@ from anomalib_lite.stages import StageStore, digest
 from anomalib_lite.sweeping.folders import swept_overrides
 from anomalib_lite.sweeping.job import (
     SweepStopped,
+    forget_other,
     in_this_process,
     is_done,
     note_failure,
@@ -85,6 +86,8 @@ class Grid:
             log.info("%d of %d jobs are done already", done, len(plan))
         self.folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, self.folder / "multirun.yaml")
+        for job in missing:
+            forget_other(job.folder, job.cfg)
         returned: list[Sequence[JobReturn]] = []
         size = at_once or len(missing)
         try:

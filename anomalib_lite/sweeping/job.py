@@ -120,6 +120,14 @@ def in_this_process(hydra: Any) -> bool:
     return str(hydra.launcher._target_).endswith(".BasicLauncher")
 
 
+def forget_other(folder: Path, cfg: DictConfig) -> None:
+    """Take away what an earlier job has left here that is not this one: of other pictures, or another version."""
+    status = read_status(folder)
+    if status and status.get("key") != job_key(cfg):
+        (folder / STATUS).unlink(missing_ok=True)
+        _forget_results(folder)
+
+
 def note_failure(folder: Path, overrides: Sequence[str], error: BaseException | None) -> None:
     """Say in `status.json` that a job has failed which could not say so itself."""
     status = read_status(folder)

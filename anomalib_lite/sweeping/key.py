@@ -16,10 +16,11 @@ from anomalib_lite.sweeping.folders import NO_OTHER_JOB
 def job_settings(cfg: DictConfig) -> dict[str, Any]:
     """A job's resolved settings, less those that change no result: where it writes, how it logs, on which device it is.
 
-    `data.source` is left out as well: it holds the output folder, and what it gives is told from the files themselves.
+    `data.source.folder` is left out as well: it is the output folder.
     """
     settings = {str(key): _plain(cfg, str(key)) for key in cfg if key not in NO_OTHER_JOB}
-    settings["data"] = {key: value for key, value in settings["data"].items() if key != "source"}
+    source = {key: value for key, value in settings["data"]["source"].items() if key != "folder"}
+    settings["data"] = settings["data"] | {"source": source}
     devices = settings["trainer"]["devices"]
     if isinstance(devices, list):  # how many, not which
         settings["trainer"]["devices"] = len(devices)
