@@ -3,7 +3,7 @@
 Everything is timed in processes of its own, in one run: bare Hydra (its own sweeper and launcher, our configs, a job
 that does nothing), the trainings alone, the sweep, the same sweep again. The zippers are rendered here.
 
-    python benchmarks/sweep.py --out sweep.json    # a quarter of an hour on two idle cores
+    python benchmarks/sweep.py --out sweep.json    # forty minutes on two idle cores
     python benchmarks/sweep.py --quick             # does it run? its figures mean nothing
 """
 
@@ -53,15 +53,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--quick", action="store_true", help="tiny pictures: whether it runs")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of every job")
     parser.add_argument("--rounds", type=int, default=5, help="of what takes seconds")
     asked = parser.parse_args(arguments)
     sizes, count = (SIZES[:2], 4) if asked.quick else (SIZES, THRESHOLDS)
     with TemporaryDirectory() as work:
-        figures = measure(Path(work), sizes, count, QUICK if asked.quick else (), asked.threads, asked.rounds)
+        settings = [*(QUICK if asked.quick else ()), *asked.set]
+        figures = measure(Path(work), sizes, count, settings, asked.threads, asked.rounds)
     print("\n".join(map(str, figures)))
     if asked.out:
-        settings = {"sizes": sizes, "thresholds": count, "threads": asked.threads, "rounds": asked.rounds}
-        found = {"settings": settings, "figures": [asdict(figure) for figure in figures]}
+        about = {"sizes": sizes, "thresholds": count, "threads": asked.threads, "rounds": asked.rounds}
+        found = {"settings": about | {"set": asked.set}, "figures": [asdict(figure) for figure in figures]}
         asked.out.write_text(json.dumps(found, indent=1) + "\n")
     return int(not all(figure.met for figure in figures))
 
