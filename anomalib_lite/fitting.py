@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -39,8 +38,6 @@ from anomalib_lite.scoring.embedding import Weights
 from anomalib_lite.scoring.threshold import NoThreshold
 from anomalib_lite.stages import StageStore
 from anomalib_lite.training import Trained, train_autoencoder
-
-log = logging.getLogger(__name__)
 
 CHAIN = "chain"  # the fitted detector in a stage of scores: a bundle without a cut
 SCORED_HERE = ".scored-here"  # in the folder of the run that made the stage, which owes it a page

@@ -33,8 +33,6 @@ from anomalib_lite.sweeping.job import run_job
 from anomalib_lite.synthesis import synthesise
 from anomalib_lite.types import InputError
 
-log = logging.getLogger(__name__)
-
 
 def train_command(arguments: Sequence[str] | None = None) -> int:
     """`anomalib-lite-train`, with the command line's arguments unless others are given; returns the exit code."""
