@@ -31,6 +31,12 @@ def value_object(node: DictConfig) -> Any:
     return OmegaConf.to_object(node)
 
 
+def plain_value(cfg: DictConfig, key: str) -> Any:
+    """A key of a config, resolved, in types that JSON knows."""
+    node = cfg[key]
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
 def make_data(cfg: DictConfig, store: StageStore) -> InspectionData:
     """The datamodule of a config, not yet set up."""
     data = cfg.data

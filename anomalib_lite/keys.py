@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from anomalib_lite.building import fitting_augmentation, value_object
+from anomalib_lite.building import fitting_augmentation, plain_value, value_object
 from anomalib_lite.cluster.job import tasks_wanted
 from anomalib_lite.data.datamodule import InspectionData
 from anomalib_lite.scoring.embedding import Weights, resolve_precision
@@ -26,12 +26,12 @@ SCORING_GROUPS = ("scoring", "scaler", "classifier", "similarity")
 
 def network_key(cfg: DictConfig, data: InspectionData) -> dict[str, Any]:
     """What the weights of a config's network are made from."""
-    plain = _plain(cfg)
     # a model's name and its score do not change what is trained: ae_l2 shares the CPCAE's weights
-    settings: dict[str, Any] = {"model": {k: v for k, v in plain["model"].items() if k != "name"}}
-    settings |= {group: plain[group] for group in ("grid", "seed")}
+    settings: dict[str, Any] = {"model": {k: v for k, v in plain_value(cfg, "model").items() if k != "name"}}
+    settings |= {group: plain_value(cfg, group) for group in ("grid", "seed")}
     # how many devices, not which: the jobs of one sweep may each have another
-    settings |= {"trainer": plain["trainer"] | {"devices": tasks_wanted(plain["trainer"]["devices"])}}
+    trainer = plain_value(cfg, "trainer")
+    settings |= {"trainer": trainer | {"devices": tasks_wanted(trainer["devices"])}}
     settings |= {"downsize": list(data.downsize)}  # as it came out, whatever the pictures' shape
     return network_made_from(
         data,
@@ -47,7 +47,6 @@ def scores_key(
     cfg: DictConfig, data: InspectionData, weights: Weights | None, network: dict[str, Any] | None
 ) -> dict[str, Any]:
     """What the raw scores of a config's pictures are made from; `network` is its `network_key`."""
-    plain = _plain(cfg)
     embedding: dict[str, Any] | None = None
     if weights is not None:
         precision = resolve_precision(cfg.embedding.precision)
@@ -62,8 +61,8 @@ def scores_key(
         "rows": data.rows,
         "truth": truth,
         "downsize": list(data.downsize),
-        "network": digest(network) if network is not None else plain["model"],
-        "settings": {group: plain[group] for group in SCORING_GROUPS},
+        "network": digest(network) if network is not None else plain_value(cfg, "model"),
+        "settings": {group: plain_value(cfg, group) for group in SCORING_GROUPS},
         "postprocess": vars(without_cut(value_object(cfg.postprocess))),
         "embedding": embedding,
         "seed": cfg.seed,
@@ -83,9 +82,3 @@ def device_of(cfg: DictConfig) -> torch.device:
     on_gpu = cfg.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     listed = OmegaConf.is_list(cfg.trainer.devices)
     return torch.device(f"cuda:{cfg.trainer.devices[0] if listed else 0}" if on_gpu else "cpu")
-
-
-def _plain(cfg: DictConfig) -> dict[str, Any]:
-    plain = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}

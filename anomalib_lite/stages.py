@@ -40,8 +40,8 @@ PACKAGES = (
 CALL, POLL_SECONDS = "called.txt", 0.2
 DONE = "stage.json"  # written last: what the stage was made from, and its files
 REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)  # a shared store that is not ours to write to
-# a larger file is checked by its size and this many pieces of itself, spread over it evenly
 CLOCK_TICK = 100_000_000  # ns, more than the clocks of file systems take between two times
+# a larger file is checked by its size and this many pieces of itself, spread over it evenly
 WHOLLY_CHECKED, PIECES, PIECE = 2**28, 64, 2**20
 
 

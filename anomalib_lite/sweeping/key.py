@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from anomalib_lite.building import backbone_weights, value_object
+from anomalib_lite.building import backbone_weights, plain_value, value_object
 from anomalib_lite.stages import code_digest, digest, file_digest, versions
 from anomalib_lite.sweeping.folders import NO_OTHER_JOB
 
@@ -18,7 +18,7 @@ def job_settings(cfg: DictConfig) -> dict[str, Any]:
 
     `data.source.folder` is left out as well: it is the output folder.
     """
-    settings = {str(key): _plain(cfg, str(key)) for key in cfg if key not in NO_OTHER_JOB}
+    settings = {str(key): plain_value(cfg, str(key)) for key in cfg if key not in NO_OTHER_JOB}
     source = {key: value for key, value in settings["data"]["source"].items() if key != "folder"}
     settings["data"] = settings["data"] | {"source": source}
     devices = settings["trainer"]["devices"]
@@ -59,8 +59,3 @@ def job_key(cfg: DictConfig) -> str:
             "versions": versions(),
         }
     )
-
-
-def _plain(cfg: DictConfig, key: str) -> Any:
-    node = cfg[key]
-    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
