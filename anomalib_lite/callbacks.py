@@ -132,7 +132,9 @@ class CheckpointOrigin(Callback):
 def fit_and_calibrate(detector: Detector, data: InspectionData) -> DrawnScores:
     """The detector's own learning, on the pictures of the roles meant for it."""
     train, validation, calibration = (_Images(data, role) for role in ("train", "validation", "calibration"))
-    detector.fit(train).calibrate(calibration=calibration, validation=validation)
+    _, alignments = data.of_role("calibration").of_rows()
+    qualities = [alignment.quality for alignment in alignments]
+    detector.fit(train).calibrate(calibration=calibration, validation=validation, qualities=qualities)
     drawn = score_drawn(detector, data.of_role("validation"), seed=data.seed)
     postprocess = detector.postprocess
     if postprocess.tau is None and postprocess.tau_from == "drawn_defects" and drawn.pixels is not None:

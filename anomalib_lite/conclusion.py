@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from anomalib_lite.building import value_object
 from anomalib_lite.bundle import derive_bundle
+from anomalib_lite.calibration import calibration_card
 from anomalib_lite.cuts import Labelled, study_cuts
 from anomalib_lite.data.datamodule import InspectionData
 from anomalib_lite.detector import Detector
@@ -26,7 +27,7 @@ from anomalib_lite.report.tables import write_metrics, write_scores
 from anomalib_lite.report.verdict import rate_intervals, tally
 from anomalib_lite.scores import Scores
 from anomalib_lite.scoring.postprocess import PostProcess
-from anomalib_lite.scoring.threshold import Threshold
+from anomalib_lite.scoring.threshold import ConformalThreshold, Threshold
 from anomalib_lite.types import Sample
 
 CUTS = 200  # points of the pixel cut's curves
@@ -67,7 +68,9 @@ def conclude(
     metrics = evaluate(samples, scores.test, scores.pixels, threshold=threshold, tau=tau, seed=cfg.seed)
     predictions = judge_all(samples, alignments, scores.test, threshold)
     rows = score_rows(samples, predictions)
-    metrics["intervals"] |= rate_intervals(tally(rows))  # Wilson's: a rate of 0 has a width too
+    counts = tally(rows)
+    observed = rate_intervals(counts)  # Wilson's: a rate of 0 has a width too
+    metrics["intervals"] |= observed
     drawn = DrawnScores(scores.drawn, scores.drawn_labels, scores.drawn_pixels)
     metrics |= validation_metrics(drawn, threshold)
     metrics |= about(data, predictions, threshold, tau)
@@ -80,6 +83,15 @@ def conclude(
     facts = scores.facts | {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "data": cfg.data.name,
+        "calibration": calibration_card(
+            normals={role: len(data.rows[role]) for role in ("train", "validation", "calibration")},
+            rule=threshold.rule,
+            alpha=threshold.alpha if isinstance(threshold, ConformalThreshold) else None,
+            guarantee=threshold.guarantee_,
+            rejected=counts.false_rejects,
+            judged=counts.accepted + counts.false_rejects,
+            interval=observed.get("false_reject_rate"),
+        ),
     }
     changes = {"threshold": threshold.state(), "postprocess": asdict(postprocess), "card": facts}
     derive_bundle(fitted.chain, folder / "bundle", changes)

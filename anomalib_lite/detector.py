@@ -6,7 +6,7 @@ Training, video, export and the baselines share this one object; it needs no Tra
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from anomalib_lite.baselines import DeepFeatures, NearestNeighbour, Variation
 from anomalib_lite.bundle import read_bundle, write_bundle
+from anomalib_lite.calibration import CalibrationRecord
+from anomalib_lite.data.carrying import carry
 from anomalib_lite.data.pictures import to_tensor
 from anomalib_lite.data.preparation import Preparation
 from anomalib_lite.data.resize import resize
@@ -35,7 +37,6 @@ from anomalib_lite.stages import PictureStore, code_digest, versions
 from anomalib_lite.types import Alignment, InputError, Prediction
 
 LEAST_CUT = 1 / 255  # one grey level, or a hundredth of what is usual
-LOWERED = 0.99  # of the pixel cut: not the cut itself, which interpolation may round up
 MODELS = {model.name: model for model in (PatchAutoencoder, DeepFeatures, NearestNeighbour, Variation)}
 
 
@@ -105,6 +106,7 @@ class Detector:
         self.usual_count_ = 0  # pictures that it was learned from; not kept in a bundle
         self.learned_tau_: float | None = None
         self.card: dict[str, Any] = {}  # where a loaded bundle comes from
+        self.calibration: CalibrationRecord | None = None
         self.device = torch.device("cpu")
         self._maps, self._embeddings = PictureStore(None, {}), PictureStore(None, {})
 
@@ -117,6 +119,16 @@ class Detector:
     def tau_(self) -> float | None:
         """The pixel cut: the one that was given, else the one that was learned."""
         return self.learned_tau_ if self.postprocess.tau is None else self.postprocess.tau
+
+    @property
+    def mm_per_pixel(self) -> float | None:
+        """The photograph's scale; None: unknown."""
+        return self.postprocess.mm_per_pixel
+
+    @property
+    def raw_cut(self) -> float | None:
+        """The raw score above which a part is rejected; None without a cut."""
+        return self.threshold.raw_cut
 
     def to(self, device: torch.device) -> Self:
         """Move the networks to a device."""
@@ -192,8 +204,13 @@ class Detector:
         largest = [float(self.map(image).error.max()) for image in train_normals]
         return 1 / max(float(np.median(largest)), 1e-6)
 
-    def calibrate(self, *, calibration: Iterable[Tensor], validation: Iterable[Tensor]) -> Self:
-        """Set the image cut from calibration normals; the score's scale and the map's from validation normals."""
+    def calibrate(
+        self, *, calibration: Iterable[Tensor], validation: Iterable[Tensor], qualities: Sequence[float]
+    ) -> Self:
+        """Set the image cut from calibration normals; the score's scale and the map's from validation normals.
+
+        `qualities` are those of the calibration normals' registration.
+        """
         if self.localises and self.postprocess.relative:
             self.usual_, self.usual_count_ = self._learn_usual(validation)
         scores, cuts = [], []  # numbers only: the maps of a thousand pictures would fill the memory
@@ -202,8 +219,19 @@ class Detector:
             scores.append(scored.raw_score)
             if scored.anomaly_map is not None:
                 cuts.append(np.quantile(scored.anomaly_map, 0.999))  # one normal pixel in 1000 is above it
+        held_out, errors = [], []
+        for image in calibration:
+            scored = self.score(image)
+            held_out.append(scored.raw_score)
+            errors.append(mean_error(scored.mapped))
+        self.calibration = CalibrationRecord(
+            scores=held_out,
+            errors=errors if self.localises else None,
+            qualities=[float(quality) for quality in qualities],
+            validation_scores=scores,
+        )
         self.validation_scores_ = np.array(scores)
-        self.calibration_scores_ = np.array([self.score(image).raw_score for image in calibration])
+        self.calibration_scores_ = np.array(self.calibration.scores)
         self.threshold.fit(self.calibration_scores_, self.validation_scores_)
         if cuts:
             # where nearly everything was removed, the quantile is 0, above which every speck would lie
@@ -305,21 +333,15 @@ class Detector:
             anomaly_map=scored.anomaly_map,
             pred_mask=mask,
             alignment=alignment,
+            error=mean_error(scored.mapped) if self.localises else None,
         )
 
     def carry(
         self, anomaly_map: np.ndarray, alignment: Alignment, size: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """A registered picture's map (H0, W0) and mask, None without a pixel cut, in the photograph's pixels `size`."""
-        carried = self.preparation.to_photograph(anomaly_map, alignment, size)
-        if self.tau_ is None:
-            return carried, None
-        removed = (anomaly_map > self.tau_) & ~self.postprocess.mask(anomaly_map, self.tau_)
-        if not removed.any():
-            return carried, carried > self.tau_
-        # what the minimum area took out of the mask must not come back once the map is carried
-        lowered = np.where(removed, np.float32(LOWERED * self.tau_), anomaly_map)
-        return carried, self.preparation.to_photograph(lowered, alignment, size) > self.tau_
+        area = self.postprocess.minimum_area
+        return carry(self.preparation, anomaly_map, alignment, size, tau=self.tau_, minimum_area=area)
 
     def save(self, folder: Path, *, card: dict[str, Any]) -> None:
         """Write the bundle: everything needed to predict on another machine; `card` says where it comes from.
@@ -349,6 +371,7 @@ class Detector:
             "tau": self.learned_tau_,
             "threshold": self.threshold.state(),
             "on_not_aligned": self.on_not_aligned,
+            "calibration": None if self.calibration is None else self.calibration.state(),
             "card": card,
         }
         write_bundle(folder, arrays, settings)
@@ -402,8 +425,15 @@ class Detector:
             if usual.shape != expected:
                 raise InputError(f"bundle: usual error must have shape {expected}, got {usual.shape}")
             detector.usual_ = torch.from_numpy(usual)
+        if settings.get("calibration") is not None:  # bundles from before it was kept have none
+            detector.calibration = CalibrationRecord.from_state(settings["calibration"])
         detector.card = settings["card"]
         return detector
+
+
+def mean_error(mapped: Mapped) -> float:
+    """Mean error of one picture at the model's own resolution."""
+    return float(mapped.low_error.mean())
 
 
 def not_aligned(path: Path, alignment: Alignment) -> Prediction:

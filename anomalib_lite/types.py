@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:  # an export runs without torch, and its predictions are the same ones
+    import torch
+    from torch import Tensor
 
 GOOD = "good"
 
@@ -71,6 +73,7 @@ class Prediction:
     pred_mask: np.ndarray | None  # (H, W) bool, anomaly_map > tau, less regions below the minimum area
     alignment: Alignment
     rejected: str = ""  # why no score could be given: "not aligned: ..."
+    error: float | None = None  # mean error at the model's own resolution; None where nothing is compared
 
 
 @dataclass(slots=True)

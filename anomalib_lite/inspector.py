@@ -1,0 +1,146 @@
+"""What a photograph is judged to be, in its own pixels; the same for a detector and for an export without torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import cv2
+import numpy as np
+
+from anomalib_lite.calibration import CalibrationRecord
+from anomalib_lite.scoring.defects import find_defects
+from anomalib_lite.types import Alignment, Prediction
+
+OUTLINE = (255, 0, 255)  # magenta: neither in the colour map nor usual in a photograph
+OUTLINE_SHARE = 600  # the long side of a photograph, in widths of the outline
+
+Verdict = Literal["good", "defective", "rejected", "unjudged"]
+
+
+class Inspector(Protocol):
+    """What judges photographs: a Detector, or an export that runs without torch."""
+
+    card: dict[str, Any]  # where it comes from
+    calibration: CalibrationRecord | None  # None in bundles from before it was kept
+
+    @property
+    def tau_(self) -> float | None:
+        """The pixel cut; None without one."""
+
+    @property
+    def mm_per_pixel(self) -> float | None:
+        """The photograph's scale; None: unknown."""
+
+    @property
+    def raw_cut(self) -> float | None:
+        """The raw score above which a part is rejected; None without a cut."""
+
+    def predict(self, photograph: np.ndarray, path: Path) -> Prediction:
+        """Judge a photograph (H0, W0, 3) float32 in [0, 1]."""
+
+    def carry(
+        self, anomaly_map: np.ndarray, alignment: Alignment, size: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """A registered picture's map and its mask, None without a pixel cut, in the photograph's pixels `size`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Localised:
+    """An anomaly map in the photograph's own pixels."""
+
+    anomaly_map: np.ndarray  # (H0, W0) float32
+    mask: np.ndarray  # (H0, W0) bool, above the cut, less regions below the minimum area
+    cut: float  # above 0, for drawing
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """All that is said of one photograph.
+
+    `defects` are the regions above the pixel cut, as `Defect` states them. The image cut and the pixel cut are two
+    rules: a part judged good may have such regions, and a defective one none. The list is empty as well where nothing
+    could be looked for: a rejected part, a method that does not localise, no pixel cut.
+    """
+
+    prediction: Prediction
+    localised: Localised | None = None
+    defects: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> Verdict:
+        """`rejected` was not judged (not aligned, or not readable), `unjudged` by a detector without a threshold."""
+        if self.prediction.rejected:
+            return "rejected"
+        verdicts: dict[int | None, Verdict] = {0: "good", 1: "defective", None: "unjudged"}
+        return verdicts[self.prediction.pred_label]
+
+
+def load_inspector(folder: Path, *, threads: int) -> Inspector:
+    """The detector of a bundle, or what an export runs; nothing of torch is imported for the latter.
+
+    Raises InputError for anything but a whole one of either.
+    """
+    if (folder / "export.json").exists():
+        from anomalib_lite.runtime import Exported
+
+        return Exported.load(folder, threads=threads)
+    from anomalib_lite.detector import Detector
+
+    return Detector.load(folder)
+
+
+def examine(inspector: Inspector, photograph: np.ndarray, path: Path) -> Examined:
+    """Judge a photograph (H0, W0, 3) float32 in [0, 1] and find its defects in its own pixels."""
+    prediction = inspector.predict(photograph, path)
+    if prediction.anomaly_map is None:
+        return Examined(prediction)
+    size = (photograph.shape[0], photograph.shape[1])
+    carried, mask = inspector.carry(prediction.anomaly_map, prediction.alignment, size)
+    tau = inspector.tau_
+    if mask is None or tau is None:
+        return Examined(prediction, Localised(carried, np.zeros(size, bool), float(carried.max()) or 1.0))
+    found = find_defects(carried, mask, mm_per_pixel=inspector.mm_per_pixel)
+    localised = Localised(carried, mask, max(tau, float(np.finfo(np.float32).tiny)))
+    return Examined(prediction, localised, [asdict(defect) for defect in found])
+
+
+def unreadable(path: Path, reason: str) -> Examined:
+    """The rejection of a photograph that could not be read."""
+    alignment = Alignment(np.eye(2, 3), quality=0.0, accepted=False, reason="not readable")
+    return Examined(Prediction(path, float("nan"), None, None, None, None, alignment, rejected=reason))
+
+
+def annotate(photograph: np.ndarray, examined: Examined) -> np.ndarray:
+    """The photograph (H, W, 3) in [0, 1] under its map, defects outlined; uint8 (H, W, 3)."""
+    if examined.localised is None:
+        return np.rint(photograph * 255).astype(np.uint8)
+    localised = examined.localised
+    return outlined(overlay(photograph, localised.anomaly_map, localised.cut), localised.mask)
+
+
+def overlay(photograph: np.ndarray, anomaly_map: np.ndarray, cut: float) -> np.ndarray:
+    """The photograph (H, W, 3) in [0, 1] under a blue-to-red map (H, W) that is half-way at `cut`; uint8 (H, W, 3).
+
+    >>> overlay(np.zeros((4, 4, 3), np.float32), np.ones((4, 4), np.float32), cut=1.0).shape
+    (4, 4, 3)
+    """
+    level = (anomaly_map / (2 * cut)).clip(0, 1)
+    coloured = cv2.applyColorMap((level * 255).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
+    weight = (0.6 * level)[..., None]  # good regions stay as photographed
+    return (photograph * 255 * (1 - weight) + coloured * weight).round().astype(np.uint8)
+
+
+def outlined(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """A copy of a picture (H, W, 3) uint8 with a line around each region of a mask (H, W), just outside of it.
+
+    >>> outlined(np.zeros((3, 5, 3), np.uint8), np.eye(3, 5, 1, dtype=bool))[0].tolist()
+    [[255, 0, 255], [0, 0, 0], [255, 0, 255], [255, 0, 255], [0, 0, 0]]
+    """
+    width = max(1, round(max(mask.shape) / OUTLINE_SHARE))
+    square = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
+    ring = cv2.dilate(mask.astype(np.uint8), square).astype(bool) & ~mask
+    drawn = picture.copy()
+    drawn[ring] = OUTLINE
+    return drawn
