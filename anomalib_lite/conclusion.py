@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -29,6 +30,8 @@ from anomalib_lite.scores import Scores
 from anomalib_lite.scoring.postprocess import PostProcess
 from anomalib_lite.scoring.threshold import ConformalThreshold, Threshold
 from anomalib_lite.types import Sample
+
+log = logging.getLogger(__name__)
 
 CUTS = 200  # points of the pixel cut's curves
 
@@ -66,6 +69,7 @@ def conclude(
     test = data.of_role("test")
     samples, alignments = test.of_rows()
     metrics = evaluate(samples, scores.test, scores.pixels, threshold=threshold, tau=tau, seed=cfg.seed)
+    warn_of_equal(scores.test)
     predictions = judge_all(samples, alignments, scores.test, threshold)
     rows = score_rows(samples, predictions)
     counts = tally(rows)
@@ -100,6 +104,15 @@ def conclude(
     if cfg.cuts:
         print(f"cuts:   {_write_cuts(cfg, fitted.scores, samples, threshold, tau, folder)}")
     return Conclusion(threshold=threshold, postprocess=postprocess, metrics=metrics, rows=rows, facts=facts)
+
+
+def warn_of_equal(raw: np.ndarray) -> None:
+    """Say so where test pictures have one raw score (n,), whatever they show; NaN does not count."""
+    known = raw[~np.isnan(raw)]
+    if len(known) > 1 and np.ptp(known) == 0:
+        log.warning(
+            "all %d test pictures have the raw score %g: it tells nothing apart", len(known), known[0]
+        )
 
 
 def _write_cuts(

@@ -147,6 +147,19 @@ def test_sizes_exist_once() -> None:
     assert (cfg.model.network.patch_size, cfg.model.network.latent_dim) == (24, 7)
 
 
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        (["data.root=parts/mvtec", "data.category=bottle"], "bottle"),
+        (["data.root=parts/casting/"], "casting"),
+        (["data.root=parts/casting", "data.name=wheels"], "wheels"),
+    ],
+)
+def test_a_set_without_a_category_is_named_after_its_folder(typed: list[str], name: str) -> None:
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        assert compose("train", ["data=mvtec", *typed]).data.name == name
+
+
 def test_predict_needs_a_bundle_and_a_source() -> None:
     assert list(missing(OmegaConf.to_container(composed(config="predict")))) == ["bundle", "source"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -52,10 +53,15 @@ def _relevant(overrides: Sequence[str]) -> list[str]:
 
 
 def register_resolvers() -> None:
-    """Make `${job_folder:...}` and `${half:...}` known to OmegaConf; twice does no harm."""
+    """Make `${job_folder:...}`, `${half:...}`, `${category_or_folder:...}` known to OmegaConf; twice does no harm."""
 
     def folder(overrides: Any, fixed: Any) -> str:
         return job_folder_name([str(override) for override in overrides], {str(key) for key in fixed})
 
     OmegaConf.register_new_resolver("job_folder", folder, replace=True)
+
+    def category_or_folder(category: str | None, root: str) -> str:
+        return Path(root).resolve().name if category is None else category
+
     OmegaConf.register_new_resolver("half", lambda number: number // 2, replace=True)
+    OmegaConf.register_new_resolver("category_or_folder", category_or_folder, replace=True)
