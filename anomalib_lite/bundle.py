@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,28 @@ from anomalib_lite.types import InputError
 
 FORMAT = 2
 ARRAYS, SETTINGS, MANIFEST = "detector.safetensors", "detector.json", "manifest.json"
+PARITY = "parity.json"
+GRAPHS = {
+    "onnx": ("model.onnx",),
+    "openvino": ("model.xml", "model.bin"),
+}  # further files of an export, by its format
+OURS = {ARRAYS, SETTINGS, MANIFEST, PARITY, *(name for names in GRAPHS.values() for name in names)}
 DTYPES = ("float32", "float64", "float16", "uint16", "uint8", "int64", "bool")
 MAX_MANIFEST_BYTES, MAX_SETTINGS_BYTES = 2**16, 2**24
 MAX_JSON_DEPTH = 32
 
 
-def write_bundle(folder: Path, arrays: dict[str, np.ndarray], settings: dict[str, Any]) -> None:
+def write_bundle(
+    folder: Path,
+    arrays: dict[str, np.ndarray],
+    settings: dict[str, Any],
+    *,
+    more: dict[str, bytes] | None = None,
+) -> None:
     """Write a bundle, whole or not at all; an earlier one at `folder` is replaced once the new one is safe.
 
-    `settings` are plain JSON values (a tuple comes back as a list). Raises InputError if `folder` holds
-    something else than a bundle, a number is not finite, or the disk refuses.
+    `settings` are plain JSON values (a tuple comes back as a list); `more` are an export's further files. Raises
+    InputError if `folder` holds something else than a bundle, a number is not finite, or the disk refuses.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as root:
@@ -45,6 +58,7 @@ def write_bundle(folder: Path, arrays: dict[str, np.ndarray], settings: dict[str
     except ValueError as error:
         raise InputError(f"{folder}: the settings hold a number that JSON lacks: {error}") from error
     try:
+        files |= more or {}
         _write_folder(folder.resolve(), files | {MANIFEST: _manifest(files)})
     except OSError as error:
         reason = error.strerror or error
@@ -60,7 +74,7 @@ def derive_bundle(source: Path, folder: Path, changes: dict[str, Any]) -> None:
     differ in their cut take the room of one. Raises InputError as `read_bundle` and `write_bundle` do.
     """
     try:
-        listed = _read_manifest(source / MANIFEST)
+        listed = _read_manifest(source / MANIFEST, (ARRAYS, SETTINGS))
         settings = _parse(source / SETTINGS, _read_listed(source / SETTINGS, **listed[SETTINGS]))
         files = {SETTINGS: _dump(settings | changes)}
         manifest = _manifest(files, known={ARRAYS: listed[ARRAYS]})
@@ -79,24 +93,34 @@ def read_bundle(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     The manifest tells damage, not forgery: whoever can write the folder can write a manifest that fits. So
     the content is only ever read as numbers and text. Raises InputError for anything but a whole bundle.
     """
+    arrays, settings, _ = read_export(folder, ())
+    return arrays, settings
+
+
+def read_export(
+    folder: Path, more: Sequence[str]
+) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, bytes]]:
+    """The arrays and settings of a bundle with the further files `more`, and the bytes of those; see `read_bundle`."""
     try:
-        return _read_folder(folder)
+        return _read_folder(folder, (ARRAYS, SETTINGS, *more))
     except OSError as error:
         raise InputError(f"{folder}: cannot read the bundle: {error.strerror or error}") from error
 
 
-def _read_folder(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _read_folder(
+    folder: Path, names: Sequence[str]
+) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, bytes]]:
     if not (folder / MANIFEST).exists():
         raise InputError(f"{folder}: not a bundle (expected a folder with {MANIFEST})")
     found = sorted(os.listdir(folder))
-    expected = sorted((ARRAYS, SETTINGS, MANIFEST))
+    expected = sorted((*names, MANIFEST))
     if found != expected:
         raise InputError(f"{folder}: damaged bundle: expected {expected}, found {found!s:.200}")
-    listed = _read_manifest(folder / MANIFEST)
-    content = {name: _read_listed(folder / name, **listed[name]) for name in (SETTINGS, ARRAYS)}
-    settings = _parse(folder / SETTINGS, content[SETTINGS])
+    listed = _read_manifest(folder / MANIFEST, names)
+    content = {name: _read_listed(folder / name, **listed[name]) for name in names}
+    settings = _parse(folder / SETTINGS, content.pop(SETTINGS))
     try:
-        arrays = safetensors.numpy.load(content[ARRAYS])
+        arrays = safetensors.numpy.load(content.pop(ARRAYS))
     except (
         SafetensorError,
         KeyError,
@@ -104,7 +128,7 @@ def _read_folder(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         OverflowError,
     ) as error:  # KeyError: a dtype that numpy lacks
         raise InputError(f"{folder / ARRAYS}: not a safetensors file of numbers: {error}") from error
-    return _checked(arrays, folder), settings
+    return _checked(arrays, folder), settings, content
 
 
 def _checked(arrays: dict[str, np.ndarray], folder: Path) -> dict[str, np.ndarray]:
@@ -131,7 +155,7 @@ def _manifest(files: dict[str, bytes], *, known: dict[str, Any] | None = None) -
     return _dump(content | {"sha256": _sha256(_dump(content))})  # of itself: a changed version is noticed too
 
 
-def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
+def _read_manifest(path: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     size = _regular_size(path)
     if size > MAX_MANIFEST_BYTES:
         raise InputError(f"{path}: expected at most {MAX_MANIFEST_BYTES} bytes, found {size}")
@@ -147,8 +171,8 @@ def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
     # exactly our names: nothing else can be made to be read, wherever a listed name would lead
     entry = {"size": int, "sha256": str}
     listed = content.get("files")
-    if not isinstance(listed, dict) or sorted(listed) != sorted((ARRAYS, SETTINGS)):
-        raise InputError(f"{path}: expected it to list {ARRAYS} and {SETTINGS}, found {listed!r:.200}")
+    if not isinstance(listed, dict) or sorted(listed) != sorted(names):
+        raise InputError(f"{path}: expected it to list {' and '.join(names)}, found {listed!r:.200}")
     for name, facts in listed.items():
         if not isinstance(facts, dict) or {key: type(value) for key, value in facts.items()} != entry:
             raise InputError(f"{path}: expected size and sha256 of {name}, found {facts!r:.200}")
@@ -255,8 +279,7 @@ def _swap(fresh: Path, folder: Path, earlier: Path) -> None:
 def _check_replaceable(folder: Path) -> None:
     if not folder.exists():
         return
-    ours = {ARRAYS, SETTINGS, MANIFEST}
-    if not folder.is_dir() or not ours.issuperset(os.listdir(folder)):
+    if not folder.is_dir() or not OURS.issuperset(os.listdir(folder)):
         raise InputError(f"{folder}: exists and is not a bundle; it is not replaced")
 
 

@@ -31,7 +31,7 @@ from anomalib_lite.sweeping.sweepers import register_sweepers
 from anomalib_lite.types import InputError
 
 RAW_KEYS = re.compile(
-    r"(\+{0,2})(bundle|source|resume|output|outputs|data\.root|data\.reference|data\.\w+_dir|corruption\.cutouts)=(.*)",
+    r"(\+{0,2})(bundle|source|images|reviews|resume|output|outputs|data\.root|data\.reference|data\.\w+_dir|corruption\.cutouts)=(.*)",
     re.DOTALL,
 )
 USER_ERRORS = (InputError, HydraException, OmegaConfBaseException)

@@ -22,6 +22,7 @@ from anomalib_lite.data.carrying import carry
 from anomalib_lite.data.pictures import to_tensor
 from anomalib_lite.data.preparation import Preparation
 from anomalib_lite.data.resize import resize
+from anomalib_lite.inspector import judge, not_aligned
 from anomalib_lite.metrics import PixelMetrics
 from anomalib_lite.models.model import Images, Model
 from anomalib_lite.models.reconstruction import Mapped, PatchAutoencoder
@@ -320,20 +321,15 @@ class Detector:
 
     def judge(self, scored: Scored, path: Path, alignment: Alignment) -> Prediction:
         """The verdict on a scored picture."""
-        raw = np.array([scored.raw_score])
-        score, label = self.threshold.normalise(raw), self.threshold.label(raw)
-        mask = None
-        if scored.anomaly_map is not None and self.tau_ is not None:
-            mask = self.postprocess.mask(scored.anomaly_map, self.tau_)
-        return Prediction(
+        return judge(
             path=path,
-            raw_score=scored.raw_score,
-            pred_score=None if score is None else float(score[0]),
-            pred_label=None if label is None else int(label[0]),
-            anomaly_map=scored.anomaly_map,
-            pred_mask=mask,
             alignment=alignment,
+            raw_score=scored.raw_score,
+            anomaly_map=scored.anomaly_map,
             error=mean_error(scored.mapped) if self.localises else None,
+            threshold=self.threshold,
+            tau=self.tau_,
+            minimum_area=self.postprocess.minimum_area,
         )
 
     def carry(
@@ -434,9 +430,3 @@ class Detector:
 def mean_error(mapped: Mapped) -> float:
     """Mean error of one picture at the model's own resolution."""
     return float(mapped.low_error.mean())
-
-
-def not_aligned(path: Path, alignment: Alignment) -> Prediction:
-    """The rejection of a part that registration could not place: no score, no map, the reason."""
-    reason = f"not aligned: {alignment.reason}"
-    return Prediction(path, float("nan"), None, None, None, None, alignment, rejected=reason)

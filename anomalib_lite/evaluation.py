@@ -16,8 +16,9 @@ from anomalib_lite.data.pasting import Corruption
 from anomalib_lite.data.pictures import Pictures
 from anomalib_lite.data.resize import resize
 from anomalib_lite.data.synthetic import add_defect, estimate_foreground
-from anomalib_lite.detector import Detector, Drawn, Scored, not_aligned
+from anomalib_lite.detector import Detector, Drawn, Scored
 from anomalib_lite.encoding import ReconstructionError
+from anomalib_lite.inspector import judge, not_aligned
 from anomalib_lite.metrics import PixelMetrics, bootstrap, image_metrics, per_defect
 from anomalib_lite.models.reconstruction import PatchAutoencoder
 from anomalib_lite.report.contact_sheet import contact_sheet
@@ -146,17 +147,16 @@ def judge_all(
         if np.isnan(score):
             predictions.append(not_aligned(sample.path, alignment))
             continue
-        one = np.array([score])
-        normalised, label = threshold.normalise(one), threshold.label(one)
         predictions.append(
-            Prediction(
+            judge(
                 path=sample.path,
-                raw_score=float(score),
-                pred_score=None if normalised is None else float(normalised[0]),
-                pred_label=None if label is None else int(label[0]),
-                anomaly_map=None,
-                pred_mask=None,
                 alignment=alignment,
+                raw_score=float(score),
+                anomaly_map=None,
+                error=None,
+                threshold=threshold,
+                tau=None,
+                minimum_area=0,
             )
         )
     return predictions

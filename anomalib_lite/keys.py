@@ -18,8 +18,8 @@ from anomalib_lite.training import network_made_from
 
 # all that computes a score; what only shows or configures is not in it
 SCORING_CODE = (
-    "data", "models", "scoring", "baselines.py", "building.py", "calibration.py", "callbacks.py", "detector.py", "encoding.py",
-    "evaluation.py", "fitting.py", "keys.py", "metrics.py", "scores.py", "training.py",
+    "data", "models", "scoring", "baselines.py", "building.py", "calibration.py", "callbacks.py", "detector.py",
+    "encoding.py", "evaluation.py", "fitting.py", "keys.py", "metrics.py", "scores.py", "training.py",
 )  # fmt: skip
 SCORING_GROUPS = ("scoring", "scaler", "classifier", "similarity")
 

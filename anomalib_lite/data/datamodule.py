@@ -21,7 +21,8 @@ from anomalib_lite.data.images import read_image
 from anomalib_lite.data.patches import PatchGrid
 from anomalib_lite.data.pictures import LEVELS, EpochSampler, Patches, Photographs, Pictures
 from anomalib_lite.data.preparation import Preparation
-from anomalib_lite.data.resize import fit_long_side, resize
+from anomalib_lite.data.resize import resize
+from anomalib_lite.data.resize_array import fit_long_side
 from anomalib_lite.stages import StageStore, code_digest, file_digest, versions
 from anomalib_lite.types import Alignment, Batch, InputError, Sample
 
@@ -34,6 +35,7 @@ PREPARATION_CODE = (
         for name in (
             "images",
             "resize",
+            "resize_array",
             "affine",
             "pose",
             "part",

@@ -67,6 +67,8 @@ class PatchGrid:
         # float32 at least: sums of several bfloat16 weights would not reach 1
         dtype = torch.promote_types(patches.dtype, torch.float32)
         grid = patches.unflatten(1, (len(rows), len(columns)))  # (B, Ny, Nx, C, h, w)
+        if torch.compiler.is_exporting():
+            return self._combine_by_products(grid, image_size)
 
         # Positions and window are separable: along x, then along y, takes Ny + Nx steps instead of Ny * Nx.
         strips = grid.new_zeros((batch, len(rows), channels, size, image_size[1]), dtype=dtype)
@@ -76,6 +78,22 @@ class PatchGrid:
         for y, start, weight in self._windows(rows, image_size[0], image):
             image[:, :, start : start + size] += strips[:, y] * weight[:, None]
         return image.to(patches.dtype)
+
+    def _combine_by_products(self, grid: Tensor, image_size: tuple[int, int]) -> Tensor:
+        """The same from (B, Ny, Nx, C, h, w) by matrix products: adding in place is slow in exported graphs."""
+        rows, columns = self._starts(image_size)
+        across = self._placed(columns, image_size[1])  # (Nx * w, W)
+        down = self._placed(rows, image_size[0])  # (Ny * h, H)
+        strips = grid.permute(0, 1, 3, 4, 2, 5).flatten(4, 5)  # (B, Ny, C, h, Nx * w)
+        strips = torch.matmul(strips, across)  # (B, Ny, C, h, W)
+        return torch.matmul(down.T, strips.permute(0, 2, 1, 3, 4).flatten(2, 3))  # (B, C, H, W)
+
+    def _placed(self, starts: list[int], length: int) -> Tensor:
+        """The windows' weights, each at its place: (N * size, length)."""
+        placed = torch.zeros((len(starts), self.size, length))
+        for i, start, weight in self._windows(starts, length, placed):
+            placed[i, :, start : start + self.size] = torch.diag(weight)
+        return placed.flatten(0, 1)
 
     def _starts(self, image_size: tuple[int, int]) -> tuple[list[int], list[int]]:
         """First rows and first columns of the windows."""

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
 from anomalib_lite.data.affine import compose, invert, scaling, translation
 from anomalib_lite.data.part import Box, part_box
 from anomalib_lite.data.pose import shrink
 from anomalib_lite.data.registration import Registration
-from anomalib_lite.data.resize import fit_long_side, resize
+from anomalib_lite.data.resize_array import fit_long_side
 from anomalib_lite.types import Alignment, InputError
 
 SAMPLE = 32  # training photographs in which the part is looked for
@@ -36,13 +34,21 @@ def checked_crop(crop: Sequence[int]) -> Box:
     return x, y, width, height
 
 
-def to_tensor(image: np.ndarray) -> Tensor:
-    """A picture (H, W, C) float32 as the tensor (1, C, H, W).
+Resize = Callable[[np.ndarray, tuple[int, int]], np.ndarray]  # a picture (H, W, C), and (h, w)
 
-    >>> to_tensor(np.zeros((4, 5, 3), np.float32)).shape
-    torch.Size([1, 3, 4, 5])
+
+def resize_with_torch(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize a picture (H, W, C) float32 to (*size, C) as everything else in training is.
+
+    >>> resize_with_torch(np.ones((8, 6, 3), np.float32), (4, 3)).shape
+    (4, 3, 3)
     """
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
+    import torch  # here alone: an export prepares its pictures without
+
+    from anomalib_lite.data.resize import resize
+
+    planes = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))[None]
+    return resize(planes, size)[0].numpy().transpose(1, 2, 0)
 
 
 class Preparation:
@@ -69,6 +75,7 @@ class Preparation:
         if isinstance(self.crop, str) and self.crop != "auto":
             raise InputError(f"data.crop: expected auto, null or [x, y, width, height], got {crop!r}")
         self.size = size
+        self.resize: Resize = resize_with_torch
 
     def settings(self) -> dict[str, Any]:
         """What determines, with the training photographs, how pictures are prepared; JSON-able."""
@@ -96,7 +103,7 @@ class Preparation:
         """
         alignment = self.registration.align(photograph)
         cropped = self._cropped(photograph, alignment)
-        picture = resize(to_tensor(cropped), self.size_)[0].numpy()
+        picture = np.ascontiguousarray(self.resize(cropped, self.size_).transpose(2, 0, 1))
         return np.rint(picture.clip(0, 1) * np.float32(65535)).astype(np.uint16), alignment
 
     def view_matrix(self, alignment: Alignment) -> np.ndarray:
@@ -119,7 +126,7 @@ class Preparation:
     def mask_to_registered(self, mask: np.ndarray, alignment: Alignment) -> np.ndarray:
         """Carry a mask (H0, W0) to the registered picture: bool (H, W), True where it covers half a pixel."""
         cropped = self._cropped(mask.astype(np.float32)[..., None], alignment)
-        return resize(to_tensor(cropped), self.size_)[0, 0].numpy() >= 0.5
+        return self.resize(cropped, self.size_)[..., 0] >= 0.5
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and JSON-able settings from which `from_state` makes one that prepares alike to the bit."""
@@ -128,7 +135,9 @@ class Preparation:
         return arrays, settings
 
     @classmethod
-    def from_state(cls, arrays: dict[str, np.ndarray], settings: dict[str, Any]) -> Self:
+    def from_state(
+        cls, arrays: dict[str, np.ndarray], settings: dict[str, Any], *, resize: Resize = resize_with_torch
+    ) -> Self:
         """The preparation that `state` described; raises InputError if it could not have come from there."""
         try:
             registration = Registration.from_state(arrays, settings["registration"])
@@ -137,6 +146,7 @@ class Preparation:
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"preparation state: {error}") from error
         preparation = cls(registration=registration, crop=crop, size=max(height, width))
+        preparation.resize = resize
         preparation.crop_ = preparation._inside_view(crop)
         preparation.size_ = fit_long_side((crop[3], crop[2]), preparation.size)
         if preparation.size_ != (height, width):
@@ -181,8 +191,7 @@ class Preparation:
         enlarged = scaling(picture.shape[1] / view_width, picture.shape[0] / view_height)
         if picture.shape[:2] != (view_height, view_width):
             # antialiased first: a warp that shrinks would alias
-            picture = resize(to_tensor(picture), (view_height, view_width))[0].numpy().transpose(1, 2, 0)
-            picture = np.ascontiguousarray(picture)
+            picture = np.ascontiguousarray(self.resize(picture, (view_height, view_width)))
         if self.registration.method_ == "none":
             return picture[y : y + height, x : x + width]
         matrix = compose(invert(enlarged), compose(alignment.matrix, translation(x, y)))

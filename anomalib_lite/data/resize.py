@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from anomalib_lite.data.resize_array import axis_weights
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -15,21 +18,18 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if tuple(image.shape[-2:]) == tuple(size):
         return image
+    if torch.compiler.is_exporting():
+        return _in_plain_operations(image, size)
     return F.interpolate(image, size=size, mode="bilinear", antialias=True, align_corners=False)
 
 
-def fit_long_side(size: tuple[int, int], long_side: int | None) -> tuple[int, int]:
-    """The (height, width) with `size`'s aspect whose longer side is `long_side` pixels; None: as it is.
-
-    Smaller pictures are enlarged, so that a part fills the same view whatever the camera.
-
-    >>> fit_long_side((1200, 1600), 512)
-    (384, 512)
-    >>> fit_long_side((30, 40), 80)
-    (60, 80)
-    """
-    height, width = size
-    if long_side is None:
-        return height, width
-    scale = long_side / max(height, width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
+def _in_plain_operations(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """The same by matrix products: what runs exported graphs leaves the antialiasing out, or does it otherwise."""
+    height, width = image.shape[-2:]
+    if size[0] < height:
+        image = torch.matmul(torch.from_numpy(axis_weights(height, size[0])), image)
+    if size[1] < width:
+        image = torch.matmul(image, torch.from_numpy(axis_weights(width, size[1]).T.copy()))
+    if tuple(image.shape[-2:]) != tuple(size):  # nothing to antialias where it is enlarged
+        image = F.interpolate(image, size=size, mode="bilinear", align_corners=False)
+    return image

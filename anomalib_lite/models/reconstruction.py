@@ -87,6 +87,8 @@ class PatchAutoencoder(nn.Module):
                 f"got {self.network_name}"
             )
         self.samples = samples
+        generator = torch.Generator().manual_seed(NOISE_SEED)  # on the processor: the same on every device
+        self._noise = torch.randn((samples, self.network.settings["latent_dim"]), generator=generator)
 
     @torch.inference_mode()
     def predicts_error(self) -> bool:
@@ -149,9 +151,7 @@ class PatchAutoencoder(nn.Module):
 
     def _improbability(self, patches: Tensor, index: Tensor) -> Tensor:
         assert isinstance(self.network, VAE)
-        generator = torch.Generator().manual_seed(NOISE_SEED)  # on the processor: the same on every device
-        noise = torch.randn((self.samples, self.network.settings["latent_dim"]), generator=generator)
-        return self.network.improbability(patches, index, noise=noise.to(patches.device))
+        return self.network.improbability(patches, index, noise=self._noise.to(patches.device))
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and settings that a bundle keeps."""

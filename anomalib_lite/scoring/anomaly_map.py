@@ -95,6 +95,8 @@ def median_blur(anomaly_map: Tensor, *, kernel: int) -> Tensor:
     _check_kernel(kernel, "postprocess.median")
     if kernel == 1:
         return anomaly_map
+    if torch.compiler.is_exporting():
+        return _median_of_shifted(_pad(anomaly_map, kernel // 2, "postprocess.median"), kernel)
     padded = _pad(anomaly_map, kernel // 2, "postprocess.median").cpu().numpy()
     windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), axis=(2, 3))
     result = np.empty(anomaly_map.shape, dtype=padded.dtype)
@@ -104,6 +106,13 @@ def median_blur(anomaly_map: Tensor, *, kernel: int) -> Tensor:
         strip = windows[:, :, top : top + rows].reshape(batch, channels, -1, width, kernel**2)
         result[:, :, top : top + rows] = np.partition(strip, kernel**2 // 2)[..., kernel**2 // 2]
     return torch.from_numpy(result).to(anomaly_map.device)
+
+
+def _median_of_shifted(padded: Tensor, kernel: int) -> Tensor:
+    """The same in operations that an exported graph knows: half of the `kernel` ** 2 shifted maps are sorted out."""
+    height, width = padded.shape[-2] - kernel + 1, padded.shape[-1] - kernel + 1
+    shifted = [padded[..., y : y + height, x : x + width] for y in range(kernel) for x in range(kernel)]
+    return torch.stack(shifted, dim=-1).topk(kernel**2 // 2 + 1, dim=-1).values[..., -1]
 
 
 def gaussian_blur(anomaly_map: Tensor, *, sigma: float) -> Tensor:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from anomalib_lite.data.resize import fit_long_side, resize
+from anomalib_lite.data.resize import resize
+from anomalib_lite.data.resize_array import fit_long_side
 
 
 @pytest.mark.parametrize("size", [(20, 31), (33, 17), (64, 96), (7, 5), (100, 150)])
