@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import logging
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -11,10 +13,14 @@ import numpy as np
 from tqdm import tqdm
 
 from anomalib_lite.data.images import list_images, read_image, write_png
+from anomalib_lite.drift_watch import DriftWatch, Monitor
 from anomalib_lite.evaluation import score_row
 from anomalib_lite.inspector import Examined, Inspector, annotate, examine, unreadable
-from anomalib_lite.lines import LineWriter, part_line
+from anomalib_lite.lines import part_line
+from anomalib_lite.stream_files import ConsumerGone, LineFile, StandardOutput
 from anomalib_lite.types import InputError
+
+log = logging.getLogger(__name__)
 
 
 def inspect(
@@ -24,12 +30,14 @@ def inspect(
     *,
     pictures: bool,
     on_bad_image: Literal["reject", "error"],
+    lines: Literal["file", "stdout"] = "file",
+    monitor: Monitor | None = None,
 ) -> dict[str, int]:
     """Judge a photograph or every photograph of a folder, and write each verdict before the next part is read.
 
     Writes `scores.csv` and `scores.jsonl` (a row a photograph; the fields are those of `lines.part_line`), and, where
     `pictures` is set, `overlays/` and `masks/` (PNG in the photograph's own pixels). In `scores.csv` there is only the
-    number of defects.
+    number of defects. With `lines=stdout` the JSON lines go there; `monitor` is told of every part that was accepted.
 
     Returns:
         How many parts were `good`, `defective`, `rejected` (not judged: not aligned, or not readable) or, by a
@@ -40,17 +48,19 @@ def inspect(
     """
     if on_bad_image not in ("reject", "error"):
         raise InputError(f"on_bad_image must be reject or error, got {on_bad_image}")
+    if lines not in ("file", "stdout"):
+        raise InputError(f"lines must be file or stdout, got {lines}")
     paths = [source] if source.is_file() else list_images(source)
+    watch = DriftWatch(monitor)
     counts = {"good": 0, "defective": 0, "rejected": 0, "unjudged": 0}
     try:
         for folder in (output, output / "overlays", output / "masks") if pictures else (output,):
             folder.mkdir(parents=True, exist_ok=True)
-        with (
-            (output / "scores.csv").open("w", newline="") as table,
-            (output / "scores.jsonl").open("w") as lines,
-        ):
+        with ExitStack() as stack:
+            table = stack.enter_context((output / "scores.csv").open("w", newline=""))
+            sink = StandardOutput() if lines == "stdout" else LineFile(output / "scores.jsonl", append=False)
+            stack.callback(sink.close)
             writer: csv.DictWriter[str] | None = None
-            line_writer = LineWriter(lines)
             for number, path in enumerate(tqdm(paths, desc="inspecting", unit="part", disable=None)):
                 examined, photograph = _examine(inspector, path, on_bad_image)
                 row = score_row(examined.prediction)
@@ -59,11 +69,13 @@ def inspect(
                     writer.writeheader()
                 writer.writerow(row | {"defects": len(examined.defects)})
                 table.flush()
-                now = datetime.now().astimezone()
-                line_writer.write(part_line(examined, time=now, where={"path": str(path)}, drift=None))
                 counts[examined.verdict] += 1
+                now, drift = datetime.now().astimezone(), watch.take(examined)
+                sink.write(part_line(examined, time=now, where={"path": str(path)}, drift=drift))
                 if pictures and photograph is not None:
                     _write_pictures(examined, photograph, output, f"{number:05d}_{path.stem}")
+    except ConsumerGone as gone:
+        log.warning("%s after %d of %d parts", gone, sum(counts.values()), len(paths))
     except OSError as error:
         raise InputError(f"{output}: cannot write the results: {error.strerror or error}") from None
     return counts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -22,10 +23,10 @@ from anomalib_lite.cluster.job import check_tasks, heed_signals, is_other_proces
 from anomalib_lite.conclusion import conclude, write_page
 from anomalib_lite.console import ExitCode, main
 from anomalib_lite.data.images import list_images
-from anomalib_lite.detector import Detector
 from anomalib_lite.fitting import SCORED_HERE, fit, in_multirun, timed
-from anomalib_lite.inspection import inspect
+from anomalib_lite.inspector import load_inspector
 from anomalib_lite.loggers import flat_figures, log_results, log_settings, open_loggers
+from anomalib_lite.prediction import inspect_source
 from anomalib_lite.report.tables import metrics_table
 from anomalib_lite.schema import register_schemas
 from anomalib_lite.stages import StageStore
@@ -106,24 +107,18 @@ def _train(cfg: DictConfig, folder: Path, store: StageStore, loggers: list[Logge
 
 
 def predict(cfg: DictConfig) -> ExitCode:
-    """Judge new photographs; see `anomalib_lite.inspection.inspect`."""
-    set_threads(cfg.threads)
+    """Judge new photographs or a stream of them; see `anomalib_lite.prediction`."""
+    threads = set_threads(cfg.threads)
     output = Path(cfg.output) if cfg.output is not None else Path(HydraConfig.get().runtime.output_dir)
     _check_writable(output)
     if cfg.on_not_aligned not in ("reject", "score"):
         raise InputError(f"on_not_aligned must be reject or score, got {cfg.on_not_aligned}")
-    detector = Detector.load(Path(str(cfg.bundle)))
-    detector.on_not_aligned = cfg.on_not_aligned
-    counts = inspect(
-        detector,
-        Path(str(cfg.source)),
-        output,
-        pictures=cfg.overlays,
-        on_bad_image=cfg.on_bad_image,
-    )
-    print(
-        ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count) + f"\nresults: {output}"
-    )
+    inspector = load_inspector(Path(str(cfg.bundle)), threads=threads)
+    inspector.on_not_aligned = cfg.on_not_aligned
+    counts = inspect_source(inspector, cfg, output)
+    said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count) or "no parts"
+    # of lines on stdout, nothing else may be between
+    print(f"{said}\nresults: {output}", file=sys.stderr if cfg.lines == "stdout" else sys.stdout)
     return ExitCode(1 if counts["defective"] or counts["rejected"] else 0)
 
 

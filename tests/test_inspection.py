@@ -19,9 +19,9 @@ from scipy import ndimage
 from anomalib_lite.data.images import write_png
 from anomalib_lite.data.preparation import Preparation
 from anomalib_lite.data.registration import Registration
-from anomalib_lite.detector import Detector, not_aligned
+from anomalib_lite.detector import Detector
 from anomalib_lite.inspection import inspect
-from anomalib_lite.inspector import outlined, overlay
+from anomalib_lite.inspector import not_aligned, outlined, overlay
 from anomalib_lite.scoring.postprocess import PostProcess
 from anomalib_lite.types import Alignment, InputError, Prediction
 
@@ -132,6 +132,34 @@ def test_pictures_lie_in_the_photographs_pixels(tmp_path: Path) -> None:
     assert (shown[4:, 6:] == shown[7, 11]).all()
     red, _, blue = shown[7, 11].tolist()
     assert red > blue
+
+
+def test_lines_go_to_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    judge(tmp_path / "parts", {"a": 1, "b": 0}, tmp_path / "out", lines="stdout", pictures=False)
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [Path(line["path"]).name for line in said] == ["a.png", "b.png"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["scores.csv"]
+
+
+class Counting:
+    """A monitor that finds drift at the second accepted part."""
+
+    def __init__(self) -> None:
+        self.told: list[dict[str, Any]] = []
+
+    def update(self, **told: Any) -> dict[str, Any]:
+        self.told.append(told)
+        return {"drifted": len(self.told) >= 2, "advice": "recalibrate: the light has changed"}
+
+
+def test_accepted_parts_are_watched_for_drift(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    monitor = Counting()
+    verdicts = {"a": 0, "b": 1, "c": "correlation 0.1", "d": 0, "e": 0}
+    judge(tmp_path / "parts", verdicts, tmp_path / "out", pictures=False, monitor=monitor)
+    assert monitor.told == [{"raw_score": 2.0, "error": None, "quality": 0.75}] * 3
+    drifted = [line["drift"] and line["drift"]["drifted"] for line in lines(tmp_path / "out")]
+    assert drifted == [False, False, False, True, True]
+    assert caplog.messages == ["drift: recalibrate: the light has changed"]  # once
 
 
 def test_scores_only(tmp_path: Path) -> None:
