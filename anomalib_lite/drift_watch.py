@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from anomalib_lite.drift import DriftMonitor
 from anomalib_lite.inspector import Examined, Inspector
+from anomalib_lite.types import InputError
 
 log = logging.getLogger(__name__)
 
@@ -16,6 +17,9 @@ class Monitor(Protocol):
 
     def update(self, *, raw_score: float, error: float | None, quality: float) -> dict[str, Any]:
         """Take in a part that was accepted; what is known of drift, as JSON values."""
+
+    def known(self) -> dict[str, Any]:
+        """What `update` last gave, or what there is to say before."""
 
     def summary(self) -> dict[str, Any]:
         """All that is known, for a plot."""
@@ -33,10 +37,10 @@ class DriftWatch:
 
     def __init__(self, monitor: Monitor | None) -> None:
         self.monitor = monitor
-        self.known: dict[str, Any] | None = None
+        self.known: dict[str, Any] | None = None if monitor is None else monitor.known()
 
     def take(self, examined: Examined) -> dict[str, Any] | None:
-        """What is known after this part; None without a monitor, or before the first accepted part.
+        """What is known after this part; None without a monitor.
 
         The log says it where drift is found for the first time.
         """
@@ -53,13 +57,17 @@ class DriftWatch:
         return self.known
 
 
-def make_monitor(inspector: Inspector, *, window: int | None, false_alarms: float) -> DriftMonitor | None:
+def make_monitor(inspector: Inspector, *, window: object, false_alarms: object) -> DriftMonitor | None:
     """What compares accepted parts with the calibration set; None where it is turned off or lacks one.
 
     Raises InputError for settings out of range.
     """
     if window is None:
         return None
+    if isinstance(window, bool) or not isinstance(window, int) or window < 2:
+        raise InputError(f"drift.window must be a whole number, 2 or more, or null, got {window}")
+    if isinstance(false_alarms, bool) or not isinstance(false_alarms, int | float):
+        raise InputError(f"drift.false_alarms must be a number, got {false_alarms}")
     if inspector.calibration is None:
         log.warning(
             "drift: this bundle does not hold what calibration has seen; recalibrate.py makes one that does"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -34,8 +33,6 @@ from anomalib_lite.types import InputError
 
 if TYPE_CHECKING:  # no capture device is opened here
     from anomalib_lite.data.video import Frame, Source
-
-log = logging.getLogger(__name__)
 
 SAVED = 10.0  # seconds between two summaries on disk
 USUAL_PACE, PICTURES_PACE = 25.0, 2.0  # frames a second of a video, where the source does not know

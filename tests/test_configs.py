@@ -160,8 +160,13 @@ def test_a_set_without_a_category_is_named_after_its_folder(typed: list[str], na
         assert compose("train", ["data=mvtec", *typed]).data.name == name
 
 
-def test_predict_needs_a_bundle_and_a_source() -> None:
-    assert list(missing(OmegaConf.to_container(composed(config="predict")))) == ["bundle", "source"]
+@pytest.mark.parametrize("config", ["predict", "export", "serve"])
+def test_what_uses_a_bundle_needs_to_be_told_which(config: str) -> None:
+    assert list(missing(OmegaConf.to_container(composed(config=config)))) == ["bundle"]
+
+
+def test_recalibration_needs_a_bundle_and_good_parts() -> None:
+    assert list(missing(OmegaConf.to_container(composed(config="recalibrate")))) == ["bundle", "source"]
 
 
 @pytest.mark.parametrize(

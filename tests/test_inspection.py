@@ -147,6 +147,9 @@ class Counting:
     def __init__(self) -> None:
         self.told: list[dict[str, Any]] = []
 
+    def known(self) -> dict[str, Any]:
+        return {"drifted": None}
+
     def update(self, **told: Any) -> dict[str, Any]:
         self.told.append(told)
         return {"drifted": len(self.told) >= 2, "advice": "recalibrate: the light has changed"}

@@ -217,6 +217,9 @@ class Told:
         self.seen.append((raw_score, error, quality))
         return {"drifted": self.drifted[len(self.seen) - 1], "advice": "recalibrate"}
 
+    def known(self) -> dict[str, Any]:
+        return {"drifted": None}
+
     def summary(self) -> dict[str, Any]:
         return {"parts": len(self.seen)}
 
