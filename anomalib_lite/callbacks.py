@@ -85,7 +85,9 @@ class LossHistory(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        self.losses = state_dict["losses"]
+        self.losses = [
+            {str(name): float(value) for name, value in epoch.items()} for epoch in state_dict["losses"]
+        ]
 
 
 class LastingEarlyStopping(EarlyStopping):
@@ -108,8 +110,26 @@ class BestCheckpoint(ModelCheckpoint):
             "best_model_path": best,
             "kth_best_model_path": best,
             "best_k_models": {best: state_dict["best_model_score"]},
+            "last_model_path": "",
         }
         super().load_state_dict(state_dict | moved)
+
+
+class LatestCheckpoint(ModelCheckpoint):
+    """Keeps the last epoch, whatever a checkpoint says of its place: Lightning would remove what lies there."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing of it: only paths are kept there, and they may lead anywhere."""
+
+
+class ResumedWhole(Callback):
+    """Knows whether a checkpoint has been taken over: what fails before is the checkpoint's fault."""
+
+    done = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """All states are restored."""
+        self.done = True
 
 
 class CheckpointOrigin(Callback):

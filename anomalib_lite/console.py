@@ -8,10 +8,12 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TypeGuard
 
 import hydra
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -41,6 +43,7 @@ REFUSALS = (
 )  # fmt: skip
 HIDDEN = ("schema", "base")  # endings of option files that are only there to be inherited
 USAGE_ERROR, INTERRUPTED = 2, 130
+MAX_OVERRIDES_BYTES = 2**16
 
 # here, since the process of a job on another host imports this module too, before it composes the job's config
 register_resolvers()
@@ -177,9 +180,76 @@ def resumed(arguments: Sequence[str]) -> list[str]:
         raise InputError(
             f"resume={folder}: expected a run's folder, found no {saved.relative_to(folder)} in it"
         )
-    own = [str(override) for override in OmegaConf.load(saved) if not str(override).startswith("resume=")]
+    own = [override for override in _overrides(saved) if not override.startswith("resume=")]
     alone = ["hydra.mode=RUN"] if any(override.startswith("sweep=") for override in own) else []
     return [*own, f"resume={folder}", f"hydra.run.dir={quoted(str(folder))}", *alone]
+
+
+def _overrides(saved: Path) -> list[str]:
+    """The settings that a run's folder has kept; whoever made the folder decides what they are, not what is run.
+
+    Raises:
+        InputError: for anything but a list of settings of our own options, none of Hydra's.
+    """
+    try:
+        with saved.open("rb") as file:
+            text = file.read(MAX_OVERRIDES_BYTES + 1)
+        found = yaml.safe_load(text) if len(text) <= MAX_OVERRIDES_BYTES else None
+    except (ValueError, yaml.YAMLError, RecursionError):
+        found = None
+    texts = [item for item in found if isinstance(item, str)] if isinstance(found, list) else []
+    # the sum: a few aliases stand for any number of strings
+    if not isinstance(found, list) or len(texts) < len(found) or sum(map(len, texts)) > MAX_OVERRIDES_BYTES:
+        raise InputError(f"{saved}: expected a run's settings, found something else")
+    for override in texts:
+        _check_override(saved, override)
+    return texts
+
+
+def _check_override(saved: Path, override: str) -> None:
+    # an option of the command line, a package (`group@hydra`), Hydra's own callbacks, log files, search path ...
+    match = re.fullmatch(r"[~+]{0,2}([\w/.]+)(?:=(.*))?", override, re.DOTALL)
+    if match is None or re.match(r"hydra\b", match[1]):
+        raise InputError(f"{saved}: expected settings of a run, found {override!r:.80}")
+    # a choice that leads out of our options
+    if (config_folder() / match[1]).is_dir() and ".." in (match[2] or ""):
+        raise InputError(
+            f"{saved}: expected a choice among the options of {match[1]}, found {override!r:.80}"
+        )
+
+
+def check_targets(cfg: DictConfig) -> None:
+    """Refuse a resumed run's config that would call what no option of ours, nor an optimiser of torch's, is.
+
+    On a command line a user may name any class; what a folder names may come from somebody else.
+
+    Raises:
+        InputError: for another `_target_`.
+    """
+    level: list[object] = [OmegaConf.to_container(cfg, resolve=True)]
+    while level:
+        node = level.pop()
+        if isinstance(node, dict):
+            target = node.get("_target_")
+            if target is not None and target not in _known_targets() and not _is_optimiser(target):
+                raise InputError(f"resume: expected a run with classes of our options, found {target!r:.80}")
+        level += node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
+
+
+@cache
+def _known_targets() -> frozenset[str]:
+    pattern = re.compile(r"_target_: *([\w.]+)")
+    return frozenset(
+        target for file in config_folder().rglob("*.yaml") for target in pattern.findall(file.read_text())
+    )
+
+
+def _is_optimiser(target: object) -> bool:
+    from torch import optim
+
+    module, _, name = str(target).rpartition(".")
+    found = getattr(optim, name, None)
+    return module == "torch.optim" and isinstance(found, type) and issubclass(found, optim.Optimizer)
 
 
 class ExitCode(int):

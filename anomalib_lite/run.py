@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from anomalib_lite.building import backbone_weights, check_settings, make_data, value_object
 from anomalib_lite.cluster.job import check_tasks, heed_signals, is_other_process
 from anomalib_lite.conclusion import conclude, write_page
-from anomalib_lite.console import ExitCode, main
+from anomalib_lite.console import ExitCode, check_targets, main
 from anomalib_lite.data.images import list_images
 from anomalib_lite.fitting import SCORED_HERE, fit, in_multirun, timed
 from anomalib_lite.inspector import load_inspector
@@ -68,6 +68,8 @@ def train(cfg: DictConfig) -> float:
         with open_loggers(wanted) as loggers:
             return _train(cfg, folder, store, loggers)
 
+    if cfg.resume is not None:
+        check_targets(cfg)
     quieten()
     heed_signals()
     check_tasks(

@@ -5,22 +5,27 @@ from __future__ import annotations
 import io
 import json
 import logging
-import pickle
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from anomalib_lite.callbacks import BestCheckpoint, CheckpointOrigin, LastingEarlyStopping, LossHistory
+from anomalib_lite.callbacks import (
+    BestCheckpoint,
+    CheckpointOrigin,
+    LastingEarlyStopping,
+    LatestCheckpoint,
+    LossHistory,
+    ResumedWhole,
+)
 from anomalib_lite.cluster.job import is_other_process
 from anomalib_lite.data.augmentation import Augmentation
 from anomalib_lite.data.datamodule import InspectionData
@@ -179,10 +184,13 @@ def _fit(
         enable_version_counter=False,
     )
     # not `save_last`, which follows the best one; after it, so that it knows the best one of its own epoch
-    latest = ModelCheckpoint(
+    latest = LatestCheckpoint(
         dirpath=checkpoints, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
     )
-    trainer = make_trainer(callbacks=[LossHistory(), stopping, CheckpointOrigin(origin), best, latest])
+    restored = ResumedWhole()
+    trainer = make_trainer(
+        callbacks=[LossHistory(), stopping, CheckpointOrigin(origin), best, latest, restored]
+    )
     trainer.strategy.checkpoint_io = WholeCheckpoints()
     last = checkpoints / "last.ckpt"
     try:
@@ -193,6 +201,12 @@ def _fit(
         raise
     except OSError as error:
         raise InputError(f"{folder}: cannot write the checkpoint: {error.strerror or error}") from None
+    except Exception as error:
+        if not resume or restored.done or isinstance(error, InputError):
+            raise
+        # Lightning takes a checkpoint over without a look at it
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise InputError(f"{last}: expected the checkpoint of such a run, found: {reason}") from None
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -254,8 +268,13 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
             damaged = archive.testzip()  # torch.load does not look at the checksums
         if damaged is not None:
             raise InputError(f"{path}: expected a whole checkpoint, found {damaged} damaged")
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, BadZipFile, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(content, dict):
+            raise ValueError(f"{type(content).__name__} instead of a dictionary")
+        return content
+    except InputError:
+        raise
+    except Exception as error:  # the unpickler of torch lets through whatever a damaged stream trips over
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: expected a whole checkpoint, found: {reason}") from None
 
