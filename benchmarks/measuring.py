@@ -61,9 +61,9 @@ class Timed:
     def __init__(self, inner: Any, seconds: list[float]) -> None:
         self.inner, self.seconds = inner, seconds
 
-    def __call__(self, *arguments: Any) -> Any:
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
         start = time.perf_counter()
-        result = self.inner(*arguments)
+        result = self.inner(*arguments, **named)
         self.seconds.append(time.perf_counter() - start)
         return result
 

@@ -28,7 +28,7 @@ VALUE_OBJECTS = (
     "grid", "roles", "scoring", "scaler", "classifier", "similarity", "postprocess", "corruption", "augmentation",
     "threshold",
 )  # fmt: skip
-SUPPLIED_IN_CODE = {"positions", "downsize", "params", "lr"}  # what `run.py` adds to a `_partial_`
+SUPPLIED_IN_CODE = {"positions", "downsize", "weights", "params", "lr"}  # what `run.py` adds to a `_partial_`
 
 
 def options() -> list[str]:
