@@ -40,7 +40,6 @@ from anomalib_lite.models.reconstruction import PatchAutoencoder
 from anomalib_lite.schema import register_schemas
 from anomalib_lite.scoring.embedding import Embedder, Weights
 from anomalib_lite.serving.local import answer_times
-from anomalib_lite.serving.reviews import Reviews
 from anomalib_lite.stages import StageStore
 
 PICTURES = 24  # photographs that a detector is fitted on
@@ -146,8 +145,8 @@ def parts_of(detector: Detector) -> dict[str, tuple[Any, str]]:
 
 def page(detector: Detector, folder: Path, effort: Effort, about: str) -> list[Figure]:
     """What an answer of the page takes beside a bare prediction."""
-    reviews = Reviews(folder / "reviews", bundle="benchmark")
-    times = answer_times(detector, list_images(folder / "drawn"), reviews, rounds=effort.answers)
+    pictures = list_images(folder / "drawn")
+    times = answer_times(detector, pictures, folder / "reviews", rounds=effort.answers)
     return [
         Figure(name=f"{about}: bare prediction", value=1000 * float(np.median(times.bare)), unit="ms"),
         Figure(name=f"{about}: answer of the page", value=1000 * float(np.median(times.page)), unit="ms"),
