@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from lightning.pytorch import seed_everything
 from omegaconf import DictConfig, OmegaConf
 
@@ -18,6 +18,7 @@ from anomalib_lite.data.preparation import Preparation
 from anomalib_lite.data.registration import Registration
 from anomalib_lite.detector import Detector
 from anomalib_lite.models.model import Model
+from anomalib_lite.models.positional_memory import PositionalMemory
 from anomalib_lite.models.reconstruction import PatchAutoencoder
 from anomalib_lite.scoring.embedding import Embedder, Weights, find_weights
 from anomalib_lite.stages import StageStore
@@ -108,8 +109,15 @@ def network_size(downsize: Any) -> int | tuple[int, int] | None:
 
 
 def backbone_weights(cfg: DictConfig) -> Weights | None:
-    """The weights of a config's backbone; None where scoring does without."""
-    return find_weights(cfg.embedding.backbone) if value_object(cfg.scoring).method == "embedding" else None
+    """The weights of a config's backbone; None where model and scoring do without."""
+    if value_object(cfg.scoring).method != "embedding" and not _looks_through_backbone(cfg):
+        return None
+    return find_weights(cfg.embedding.backbone)
+
+
+def _looks_through_backbone(cfg: DictConfig) -> bool:
+    """Whether the model itself has a backbone, that of the embedding."""
+    return not cfg.model.trains and get_object(cfg.model.baseline._target_) is PositionalMemory
 
 
 def make_embedder(cfg: DictConfig, weights: Weights) -> Embedder:
@@ -139,6 +147,8 @@ def make_model(cfg: DictConfig, data: InspectionData) -> Model:
     """The model of a config: what gives error maps."""
     if not cfg.model.trains:
         baseline = instantiate(cfg.model.baseline)
+        if _looks_through_backbone(cfg):
+            return baseline(weights=find_weights(cfg.embedding.backbone))
         return baseline(downsize=data.downsize) if callable(baseline) else baseline
     seed_everything(cfg.seed, workers=True, verbose=False)
     network = instantiate(cfg.model.network)(positions=data.positions)

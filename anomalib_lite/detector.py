@@ -25,8 +25,9 @@ from anomalib_lite.data.resize import resize
 from anomalib_lite.inspector import judge, not_aligned
 from anomalib_lite.metrics import PixelMetrics
 from anomalib_lite.models.model import Images, Model
+from anomalib_lite.models.positional_memory import PositionalMemory
 from anomalib_lite.models.reconstruction import Mapped, PatchAutoencoder
-from anomalib_lite.scoring.anomaly_map import mean_square
+from anomalib_lite.scoring.anomaly_map import mean_square, top_mean
 from anomalib_lite.scoring.classifiers import OneClassClassifier, classifier_from_state
 from anomalib_lite.scoring.embedding import Embedder
 from anomalib_lite.scoring.method import Scoring
@@ -38,7 +39,10 @@ from anomalib_lite.stages import PictureStore, code_digest, versions
 from anomalib_lite.types import Alignment, InputError, Prediction
 
 LEAST_CUT = 1 / 255  # one grey level, or a hundredth of what is usual
-MODELS = {model.name: model for model in (PatchAutoencoder, DeepFeatures, NearestNeighbour, Variation)}
+MODELS = {
+    model.name: model
+    for model in (PatchAutoencoder, DeepFeatures, NearestNeighbour, Variation, PositionalMemory)
+}
 
 
 class Scored(NamedTuple):
@@ -98,7 +102,7 @@ class Detector:
                     f"scoring=reconstruction_probability needs a network with a probability (vae), got {model.name}"
                 )
             model.use_probability(scoring.samples)
-        if scoring.method == "similarity" and isinstance(model, DeepFeatures | Variation):
+        if scoring.method == "similarity" and isinstance(model, DeepFeatures | Variation | PositionalMemory):
             raise InputError(f"scoring=similarity needs a model that reconstructs, got {model.name}")
         if scoring.method == "map" and not self.localises:
             raise InputError(f"scoring=map needs a model that compares pictures, got {model.name}")
@@ -137,6 +141,8 @@ class Detector:
         if isinstance(self.model, nn.Module):
             self.model.to(device).eval()
             self.usual_ = None if self.usual_ is None else self.usual_.to(device)
+        elif isinstance(self.model, PositionalMemory):
+            self.model.to(device)
         if self.embedder is not None:
             self.embedder.to(device)
         return self
@@ -281,6 +287,8 @@ class Detector:
         if self.scoring.reduction == "mean_square":
             return float(mean_square(mapped.low_error))
         assert anomaly_map is not None  # refused above
+        if self.scoring.reduction == "top_mean":
+            return top_mean(anomaly_map, share=self.scoring.top_share)
         return float(anomaly_map.max())
 
     def _dissimilarity(self, mapped: Mapped) -> float:
@@ -295,7 +303,7 @@ class Detector:
     def map(self, image: Tensor) -> Mapped:
         """The error of one registered picture (1, 3, H, W), as the model gives it or gave it earlier."""
         if not isinstance(self.model, PatchAutoencoder):
-            return self.model.map(image)  # the baselines compare pictures in plain memory
+            return self.model.map(image)  # these give maps in plain memory
         model, image = self.model, image.to(self.device)
         if self._maps.folder is None:
             return model.map(image)

@@ -107,7 +107,10 @@ def fit(
 
 
 def _chain(cfg: DictConfig, data: InspectionData, weights: Weights | None) -> Detector:
-    detector = make_detector(cfg, data, None if weights is None else make_embedder(cfg, weights))
+    embedder = None
+    if weights is not None and value_object(cfg.scoring).method == "embedding":
+        embedder = make_embedder(cfg, weights)
+    detector = make_detector(cfg, data, embedder)
     detector.threshold, detector.postprocess = NoThreshold(), without_cut(detector.postprocess)
     return detector.check(data.downsize)
 

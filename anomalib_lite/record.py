@@ -14,6 +14,7 @@ from anomalib_lite.data.datamodule import InspectionData
 from anomalib_lite.data.pasting import Corruption
 from anomalib_lite.detector import Detector
 from anomalib_lite.evaluation import cleaned_examples, gallery
+from anomalib_lite.models.positional_memory import PositionalMemory
 from anomalib_lite.models.reconstruction import PatchAutoencoder
 from anomalib_lite.scores import Scores
 from anomalib_lite.scoring.threshold import Threshold
@@ -66,9 +67,10 @@ def gather_facts(
         "device": torch.cuda.get_device_name() if detector.device.type == "cuda" else "processor",
         "machine": f"{platform.machine()}, {threads} threads, {platform.platform()}",
     }
-    if detector.embedder is not None:
-        weights = detector.embedder.weights
-        facts["embedding"] = f"{weights.backbone}, {detector.embedder.precision}"
+    backbone = detector.model.features if isinstance(detector.model, PositionalMemory) else detector.embedder
+    if backbone is not None:
+        weights = backbone.weights
+        facts["embedding"] = f"{weights.backbone}, {backbone.precision}"
         facts["weights"] = f"{weights.source}, SHA-256 {weights.sha256}"
     return facts
 

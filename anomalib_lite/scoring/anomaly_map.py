@@ -179,6 +179,22 @@ def mean_square(anomaly_map: Tensor) -> Tensor:
     return anomaly_map.square().flatten(1).mean(dim=1)
 
 
+def top_mean(anomaly_map: np.ndarray, *, share: float) -> float:
+    """Mean of the largest values of a map (H, W): of a `share` of its pixels, at least one.
+
+    >>> top_mean(np.array([[0.0, 1.0], [2.0, 4.0]]), share=0.5)
+    3.0
+    """
+    values = anomaly_map.ravel()
+    count = top_count(values.size, share)
+    return float(np.partition(values, values.size - count)[values.size - count :].mean(dtype=np.float64))
+
+
+def top_count(pixels: int, share: float) -> int:
+    """How many of so many pixels a share is, at least one."""
+    return max(1, round(share * pixels))
+
+
 def _pad(anomaly_map: Tensor, radius: int, name: str) -> Tensor:
     """Reflect the map at its border: zero padding would darken it."""
     _check_reach(anomaly_map, radius, name)
