@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, Self
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from anomalib_lite.data.resize import resize
 from anomalib_lite.models.reconstruction import Mapped
 from anomalib_lite.scoring.anomaly_map import absolute_error
+from anomalib_lite.types import InputError
 
 
 class DeepFeatures:
@@ -77,7 +79,12 @@ class NearestNeighbour:
         """As `state` describes."""
         height, width = settings["downsize"]
         baseline = cls(downsize=(height, width))
-        baseline.pictures_ = torch.from_numpy(arrays["pictures"])
+        pictures = arrays["pictures"]
+        if pictures.ndim != 4 or not len(pictures) or pictures.shape[1:] != (3, height, width):
+            raise InputError(
+                f"bundle: pictures must have shape (any, 3, {height}, {width}), got {pictures.shape}"
+            )
+        baseline.pictures_ = torch.from_numpy(pictures)
         return baseline
 
 
@@ -93,6 +100,8 @@ class Variation:
     name = "variation"
 
     def __init__(self, *, downsize: tuple[int, int], floor: float) -> None:
+        if not isinstance(floor, int | float) or not 0 < floor < math.inf:
+            raise InputError(f"model.floor must be a number above 0, got {floor!r:.80}")
         self.downsize, self.floor = downsize, floor
 
     def learn(self, train_normals: Iterable[Tensor]) -> Self:
@@ -123,5 +132,11 @@ class Variation:
         """As `state` describes."""
         height, width = settings["downsize"]
         baseline = cls(downsize=(height, width), floor=settings["floor"])
+        for name in ("mean", "std"):
+            if arrays[name].dtype != np.float32 or arrays[name].shape != (3, height, width):
+                raise InputError(
+                    f"bundle: {name} must be float32 of shape (3, {height}, {width}), "
+                    f"got {arrays[name].dtype} {arrays[name].shape}"
+                )
         baseline.mean_, baseline.std_ = torch.from_numpy(arrays["mean"]), torch.from_numpy(arrays["std"])
         return baseline

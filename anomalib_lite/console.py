@@ -208,7 +208,7 @@ def _overrides(saved: Path) -> list[str]:
 
 def _check_override(saved: Path, override: str) -> None:
     # an option of the command line, a package (`group@hydra`), Hydra's own callbacks, log files, search path ...
-    match = re.fullmatch(r"[~+]{0,2}([\w/.]+)(?:=(.*))?", override, re.DOTALL)
+    match = re.fullmatch(r"[~+]{0,2}([\w/.]{1,200})(?:=(.*))?", override, re.DOTALL | re.ASCII)
     if match is None or re.match(r"hydra\b", match[1]):
         raise InputError(f"{saved}: expected settings of a run, found {override!r:.80}")
     # a choice that leads out of our options

@@ -6,6 +6,8 @@ Training, video, export and the baselines share this one object; it needs no Tra
 from __future__ import annotations
 
 import hashlib
+import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -389,11 +391,11 @@ class Detector:
         """
         arrays, settings = read_bundle(folder)
         try:
-            return cls._from_settings(arrays, settings)
+            return cls._from_settings(arrays, settings)._try()
         except InputError as error:
             raise InputError(f"{folder}: {error}") from None
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
-            reason = str(error).partition("\n")[0]  # torch adds a trace
+            reason = str(error).partition("\n")[0][:200]  # torch adds a trace
             raise InputError(
                 f"{folder}: expected a bundle's settings, found {type(error).__name__}: {reason}"
             ) from None
@@ -422,8 +424,8 @@ class Detector:
             threshold=threshold_from_state(settings["threshold"]),
             on_not_aligned=settings["on_not_aligned"],
         )
-        detector.gain_ = float(settings["gain"])
-        detector.learned_tau_ = None if settings["tau"] is None else float(settings["tau"])
+        detector.gain_ = _number(settings, "gain")
+        detector.learned_tau_ = None if settings["tau"] is None else _number(settings, "tau")
         if "usual" in settings["parts"]:
             usual, expected = arrays["usual.error"], (1, 1, *settings["parts"]["model"]["downsize"])
             if usual.shape != expected:
@@ -431,8 +433,26 @@ class Detector:
             detector.usual_ = torch.from_numpy(usual)
         if settings.get("calibration") is not None:  # bundles from before it was kept have none
             detector.calibration = CalibrationRecord.from_state(settings["calibration"])
+        if not isinstance(settings["card"], dict):
+            raise InputError(f"bundle: card must be an object, got {settings['card']!r:.80}")
         detector.card = settings["card"]
         return detector
+
+    def _try(self) -> Self:
+        """Score a black picture: what does not fit together is known before the first part."""
+        height, width = self.preparation.size_
+        scored = self.score(torch.zeros((1, 3, height, width)))
+        if not math.isfinite(scored.raw_score):
+            raise InputError(f"bundle: expected a finite score of a black picture, got {scored.raw_score}")
+        return self
+
+
+def _number(settings: dict[str, Any], key: str) -> float:
+    """A finite number of a bundle's settings, 0 or more: float() would take text, such as "nan"."""
+    value = settings[key]
+    if not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
+        raise InputError(f"bundle: {key} must be a finite number, 0 or more, got {value!r:.80}")
+    return float(value)
 
 
 def mean_error(mapped: Mapped) -> float:

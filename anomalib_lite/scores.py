@@ -11,6 +11,7 @@ import numpy as np
 import safetensors.numpy
 
 from anomalib_lite.metrics import PixelMetrics
+from anomalib_lite.stages import taking_over
 
 ARRAYS, FACTS = "scores.safetensors", "scores.json"
 
@@ -68,7 +69,7 @@ class Scores:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """What `save` wrote.
+        """What `save` wrote; raises InputError for anything else.
 
         >>> from tempfile import TemporaryDirectory
         >>> none = dict.fromkeys(("tau", "pixels", "drawn_pixels", "embeddings", "latents", "training_seconds"))
@@ -78,12 +79,15 @@ class Scores:
         ...     Scores.load(Path(folder)).test
         array([0., 1.])
         """
-        arrays = safetensors.numpy.load((folder / ARRAYS).read_bytes())
-        found: dict[str, Any] = dict(json.loads((folder / FACTS).read_text()))
-        for name in ("pixels", "drawn_pixels"):
-            parts = {
-                key.partition(".")[2]: arrays.pop(key) for key in list(arrays) if key.startswith(f"{name}.")
-            }
-            if parts:
-                found[name] = PixelMetrics.from_state(parts)
-        return cls(**(found | arrays))
+        with taking_over(folder):
+            arrays = safetensors.numpy.load((folder / ARRAYS).read_bytes())
+            found: dict[str, Any] = dict(json.loads((folder / FACTS).read_text()))
+            for name in ("pixels", "drawn_pixels"):
+                parts = {
+                    key.partition(".")[2]: arrays.pop(key)
+                    for key in list(arrays)
+                    if key.startswith(f"{name}.")
+                }
+                if parts:
+                    found[name] = PixelMetrics.from_state(parts)
+            return cls(**(found | arrays))

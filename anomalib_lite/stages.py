@@ -16,8 +16,8 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import safetensors.numpy
 from filelock import AcquireReturnProxy, FileLock, Timeout
+from safetensors import SafetensorError
 
 from anomalib_lite.types import InputError
 
@@ -168,6 +169,33 @@ class StageStore:
         return folder
 
 
+@contextmanager
+def taking_over(stage: Path) -> Iterator[None]:
+    """For reading a stage's files: whatever trips over them is one line.
+
+    Their digests tell damage, not forgery. Raises InputError for what could not have been written here.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (
+        SafetensorError,
+        OSError,
+        EOFError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+        RuntimeError,
+    ) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{stage}: expected a stage as it was written, found {type(error).__name__}: {reason:.200}; remove it"
+        ) from None
+
+
 def call_others(stage: Path) -> None:
     """Tell the other processes of this job that a stage is being made which they have to help with."""
     (stage / CALL).write_text(_job())
@@ -239,7 +267,10 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray] | None:
     if hashlib.sha256(data).digest() != content[:length]:
         log.warning("%s is damaged: it is made again", path)
         return None
-    arrays: dict[str, np.ndarray] = safetensors.numpy.load(data)
+    try:
+        arrays: dict[str, np.ndarray] = safetensors.numpy.load(data)
+    except (SafetensorError, LookupError, ValueError):  # the digest tells damage, not forgery
+        return None
     return arrays
 
 
@@ -263,7 +294,7 @@ def _is_whole(folder: Path) -> bool:
     """Whether a stage's files are those that were written; read once by a process, as `file_digest` does."""
     try:
         whole = json.loads((folder / DONE).read_text())["files"] == _describe(folder)
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         whole = False
     if not whole:
         log.warning("stage %s is damaged: it is made again", folder)

@@ -106,7 +106,7 @@ def judged_paths(folder: Path) -> set[str]:
                 break
             try:
                 path = json.loads(text).get("path")
-            except (ValueError, AttributeError):
+            except (ValueError, AttributeError, RecursionError):
                 raise InputError(
                     f"{lines}: line {number}: expected a JSON object, found {text[:60]!r}"
                 ) from None
@@ -126,7 +126,7 @@ def saved_drift(folder: Path) -> dict[str, Any] | None:
     try:
         summary = json.loads(path.read_bytes())
         state = summary["drift_state"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise InputError(f"{path}: expected the summary of a stream, found something else") from None
     if not (state is None or isinstance(state, dict)):
         raise InputError(f"{path}: drift_state: expected an object or null, found {state!r:.60}")

@@ -32,7 +32,7 @@ from anomalib_lite.data.datamodule import InspectionData
 from anomalib_lite.data.pasting import Corruption
 from anomalib_lite.models.reconstruction import PatchAutoencoder, Reconstruction
 from anomalib_lite.report.files import replace_file
-from anomalib_lite.stages import StageStore, call_others, code_digest, digest, versions
+from anomalib_lite.stages import StageStore, call_others, code_digest, digest, taking_over, versions
 from anomalib_lite.types import InputError
 
 log = logging.getLogger(__name__)
@@ -160,8 +160,9 @@ def train_autoencoder(
             _fit(module, make_trainer, data, folder, patience, origin, _goes_on(last, origin, resume))
         return Trained([], None)
     stage = store.get("network", made_from, make)
-    autoencoder.load_state_dict(load_file(stage / "weights.safetensors"))
-    return Trained(*(json.loads((stage / f"{name}.json").read_text()) for name in Trained._fields))
+    with taking_over(stage):
+        autoencoder.load_state_dict(load_file(stage / "weights.safetensors"))
+        return Trained(*(json.loads((stage / f"{name}.json").read_text()) for name in Trained._fields))
 
 
 def _fit(

@@ -23,7 +23,7 @@ from anomalib_lite.data.pictures import LEVELS, EpochSampler, Patches, Photograp
 from anomalib_lite.data.preparation import Preparation
 from anomalib_lite.data.resize import resize
 from anomalib_lite.data.resize_array import fit_long_side
-from anomalib_lite.stages import StageStore, code_digest, file_digest, versions
+from anomalib_lite.stages import StageStore, code_digest, file_digest, taking_over, versions
 from anomalib_lite.types import Alignment, Batch, InputError, Sample
 
 log = logging.getLogger(__name__)
@@ -151,10 +151,14 @@ class InspectionData(LightningDataModule):
         arrays, settings = read_bundle(folder / "preparation")
         self.preparation = Preparation.from_state(arrays, settings)
         self.prepared = folder / "pictures.npy"
-        self.alignments = [
-            Alignment(np.array(row.pop("matrix"), np.float64), **row)
-            for row in json.loads((folder / "alignments.json").read_text())
-        ]
+        with taking_over(folder):
+            self.alignments = [
+                Alignment(np.array(row.pop("matrix"), np.float64), **row)
+                for row in json.loads((folder / "alignments.json").read_text())
+            ]
+            expected = (len(self.samples), 3, *self.preparation.size_)
+            if self.pictures.shape != expected or len(self.alignments) != len(self.samples):
+                raise ValueError(f"{len(self.alignments)} alignments, pictures {self.pictures.shape}")
         self._assign_rows()
         height, width = self.pictures.shape[-2:]
         self.downsize = (
@@ -265,7 +269,12 @@ class InspectionData(LightningDataModule):
             small.flush()
 
         made_from = {"prepared": self.made_from, "rows": self.rows[role], "downsize": self.downsize}
-        return np.load(self.store.get("downsized", made_from, make) / "small.npy", mmap_mode="r")
+        folder = self.store.get("downsized", made_from, make)
+        with taking_over(folder):
+            small: np.ndarray = np.load(folder / "small.npy", mmap_mode="r")
+            if small.shape != (len(self.rows[role]), 3, *self.downsize):
+                raise ValueError(f"pictures {small.shape}")
+            return small
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """Batches of patches of training normals, shuffled by (seed, epoch)."""

@@ -7,6 +7,7 @@ OpenCV decodes 16-bit and float files, because Pillow would reduce 16-bit colour
 from __future__ import annotations
 
 import os
+import stat
 import struct
 import warnings
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from anomalib_lite.types import InputError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 2**27  # a header may claim any size: what is above is refused before memory is asked for
+MAX_TAGS = 4096  # of a page of a TIFF
 
 _SIGNATURES = {
     b"\x89PNG\r\n\x1a\n": "PNG",
@@ -138,6 +140,8 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
 def _opened(path: Path) -> Iterator[BinaryIO]:
     """The file's bytes; whatever a decoder trips over inside the block becomes an InputError."""
     try:
+        if stat.S_ISFIFO(path.stat().st_mode):  # would wait for a writer for ever
+            raise InputError(f"{path}: expected a picture, found a pipe")
         stream = path.open("rb")
     except FileNotFoundError:
         raise InputError(f"{path}: expected a picture, found no such file") from None
@@ -157,6 +161,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
             LookupError,
             TypeError,
             EOFError,
+            OverflowError,
             struct.error,
             cv2.error,
         ) as error:
@@ -164,6 +169,8 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
             raise InputError(
                 f"{path}: expected a whole picture, found it cut short or damaged ({reason})"
             ) from None
+        except MemoryError:
+            raise InputError(f"{path}: its pixels take more memory than there is") from None
 
 
 def _read_header(path: Path, stream: BinaryIO) -> _Header:
@@ -230,8 +237,22 @@ def _tiff_pages(stream: BinaryIO) -> Iterator[TiffImagePlugin.ImageFileDirectory
     while tags.next and tags.next not in seen:
         seen.add(tags.next)
         stream.seek(tags.next)
+        _refuse_doubled_tags(start[:2], len(start) == 16, stream)
+        stream.seek(tags.next)
         tags.load(stream)
         yield copy(tags)
+
+
+def _refuse_doubled_tags(order: bytes, big: bool, stream: BinaryIO) -> None:
+    # of a tag that is there twice Pillow takes the last and libtiff the first: one would check a size, the other
+    # decode another
+    width, count_format, entry = (8, "Q", 20) if big else (2, "H", 12)
+    endian = "<" if order == b"II" else ">"
+    (count,) = struct.unpack(f"{endian}{count_format}", stream.read(width))
+    entries = stream.read(min(count, MAX_TAGS) * entry)
+    found = [entries[place : place + 2] for place in range(0, len(entries), entry)]
+    if count > MAX_TAGS or len(set(found)) < len(found):
+        raise OSError("tags of a TIFF given twice, or too many of them")
 
 
 def _refuse_pages(path: Path, pages: int) -> None:
@@ -282,6 +303,8 @@ def _decode_deep(stream: BinaryIO, header: _Header) -> np.ndarray:
     pixels = cv2.imdecode(np.frombuffer(stream.read(), np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise OSError(f"not a complete {header.format}")
+    if sorted(pixels.shape[:2]) != sorted(header.size):  # sorted: OpenCV has turned a TIFF
+        raise OSError(f"{header.size} pixels announced, {pixels.shape[:2]} found")
     if pixels.ndim == 2:
         return np.stack([pixels] * 3, axis=-1)
     return pixels[..., 2::-1]  # BGR or BGRA

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from anomalib_lite.types import InputError
 
+MAX_PATCH_PIXELS = 2**28  # of one picture: 3 GiB as float32 RGB
+
 
 @dataclass(kw_only=True)
 class PatchGrid:
@@ -29,9 +31,9 @@ class PatchGrid:
     stride: int  # distance between neighbouring patches, pixels; below `size`, patches overlap
 
     def __post_init__(self) -> None:
-        if self.size < 1:
+        if not isinstance(self.size, int) or self.size < 1:
             raise InputError(f"size must be at least 1 pixel, got {self.size}")
-        if not 0 < self.stride <= self.size:
+        if not isinstance(self.stride, int) or not 0 < self.stride <= self.size:
             raise InputError(f"stride must be in (0, size={self.size}], got {self.stride}")
 
     def positions(self, image_size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -98,10 +100,18 @@ class PatchGrid:
     def _starts(self, image_size: tuple[int, int]) -> tuple[list[int], list[int]]:
         """First rows and first columns of the windows."""
         height, width = image_size
+        if not (isinstance(height, int) and isinstance(width, int)):
+            raise InputError(f"expected a picture of whole pixels, got {height} x {width}")
         if self.size > min(height, width):
             raise InputError(
                 f"patch size {self.size} is larger than the image ({height} x {width}): "
                 "choose smaller patches (grid.size) or a larger picture (data.size)"
+            )
+        patches = math.prod(-(-(side - self.size) // self.stride) + 1 for side in (height, width))
+        if patches * self.size**2 > MAX_PATCH_PIXELS:
+            raise InputError(
+                f"expected at most {MAX_PATCH_PIXELS:,} pixels in the patches of a picture, found {patches:,} patches "
+                f"of {self.size} x {self.size}: choose a larger grid.stride or a smaller data.downsize"
             )
         return self._axis_starts(height), self._axis_starts(width)
 

@@ -25,4 +25,4 @@ def export_bundle(cfg: DictConfig) -> None:
     output = bundle.resolve().parent / str(cfg.format) if cfg.output is None else Path(str(cfg.output))
     images = None if cfg.images is None else Path(str(cfg.images))
     parities = export(bundle, output, format=str(cfg.format), images=images, threads=threads)
-    print(f"{as_table(parities)}\nexport: {output}")
+    print(f"{as_table(parities)}\nlargest differences to the bundle, both in float32\nexport: {output}")

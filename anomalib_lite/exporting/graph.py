@@ -15,21 +15,21 @@ from torch import Tensor, nn
 from anomalib_lite.baselines import NearestNeighbour
 from anomalib_lite.data.resize import resize
 from anomalib_lite.detector import Detector
-from anomalib_lite.models.losses import ssim_map
+from anomalib_lite.exporting import positional
+from anomalib_lite.models.positional_memory import PositionalMemory
 from anomalib_lite.models.reconstruction import Mapped
-from anomalib_lite.scoring.anomaly_map import mean_square
+from anomalib_lite.runtime.engines import import_openvino
+from anomalib_lite.scoring.anomaly_map import mean_square, top_count
 from anomalib_lite.scoring.embedding import Embedder
 from anomalib_lite.types import InputError
 
 OPSET = 20
 MOST_BATCH = 64
 PICTURE = "picture"  # the graph's input
-# those of `scoring.similarity` that are arithmetic, a number a picture; hashes are not
+# those of `scoring.similarity` that can be exported: hashes are no arithmetic, torchmetrics' SSIM fixes the batch
 SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l1": lambda picture, reconstruction: (picture - reconstruction).abs().mean((1, 2, 3)),
     "l2": lambda picture, reconstruction: (picture - reconstruction).square().mean((1, 2, 3)),
-    "ssim": lambda picture, reconstruction: ssim_map(picture, reconstruction).mean((1, 2, 3)),
-    "ssim_lowest": lambda picture, reconstruction: ssim_map(picture, reconstruction).mean(1).amax((1, 2)),
 }
 
 
@@ -43,7 +43,9 @@ def check_exportable(detector: Detector) -> None:
 
 
 def in_float32(detector: Detector) -> Detector:
-    """The same detector with an embedding in float32, in place: what an export computes in, and is compared with."""
+    """The same detector with its backbone in float32, in place: what an export computes in, and is compared with."""
+    if isinstance(detector.model, PositionalMemory):
+        positional.in_float32(detector.model)
     embedder = detector.embedder
     if embedder is not None and embedder.precision != "float32":
         detector.embedder = Embedder(weights=embedder.weights, pooling=embedder.pooling, precision="float32")
@@ -61,8 +63,9 @@ class Graph(nn.Module):
         super().__init__()
         check_exportable(detector)
         self.detector = detector
-        # so that their weights become the graph's
-        self.model: Any = detector.model if isinstance(detector.model, nn.Module) else None
+        model = detector.model
+        self.model: Any = positional.PositionalGraph(model) if isinstance(model, PositionalMemory) else model
+        # so that its weights become the graph's, as those of a model that is a module do
         self.trunk: Any = None if detector.embedder is None else detector.embedder.trunk
         embeds = detector.scoring.method == "embedding"
         self.outputs = [*(["anomaly_map", "error"] if detector.localises else [])]
@@ -71,7 +74,7 @@ class Graph(nn.Module):
     def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
         """As the class says."""
         detector = self.detector
-        mapped = detector.model.map(picture)
+        mapped = self.model.map(picture)
         found = []
         if detector.localises:
             small = detector.postprocess(mapped.low_error, detector.usual_, mapped.predicted_error)
@@ -82,6 +85,10 @@ class Graph(nn.Module):
             return (*found, detector.embedder((mapped.error * detector.gain_).clamp(0, 1)))
         if detector.scoring.method == "map" and detector.scoring.reduction == "maximum":
             return (*found, anomaly_map.amax((1, 2)))
+        if detector.scoring.method == "map" and detector.scoring.reduction == "top_mean":
+            values = anomaly_map.flatten(1)
+            count = top_count(values.shape[1], detector.scoring.top_share)
+            return (*found, values.topk(count, dim=1).values.mean(dim=1))
         return (*found, self._raw_score(mapped))
 
     def _raw_score(self, mapped: Mapped) -> Tensor:
@@ -100,24 +107,32 @@ def to_onnx(detector: Detector) -> tuple[bytes, list[str]]:
 
     Raises InputError for a part that can't be exported, and where the packages for it are missing.
     """
+    graph = Graph(detector)
+    return as_onnx(graph, size=detector.preparation.size_, outputs=graph.outputs), graph.outputs
+
+
+def as_onnx(module: nn.Module, *, size: tuple[int, int], outputs: list[str]) -> bytes:
+    """A module that takes pictures (B, 3, *size) and gives a tensor for each of the `outputs`, as an ONNX model.
+
+    Raises InputError for a module that does not take any batch, and where the packages for it are missing.
+    """
     try:
         import onnx
         import onnxscript  # noqa: F401  # the exporter's own
     except ImportError as error:
         raise InputError(f"{error.name} is missing: pip install 'anomalib-lite[export]'") from None
-    graph = Graph(detector).eval()
-    picture = torch.rand((2, 3, *detector.preparation.size_), generator=torch.Generator().manual_seed(0))
+    picture = torch.rand((2, 3, *size), generator=torch.Generator().manual_seed(0))
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of what the exporter does inside
         program = torch.onnx.export(
-            graph,
+            module.eval(),
             (picture,),
             dynamo=True,
             opset_version=OPSET,
             input_names=[PICTURE],
-            output_names=graph.outputs,
+            output_names=outputs,
             dynamic_shapes={PICTURE: {0: torch.export.Dim("batch", min=1, max=MOST_BATCH)}},
             verbose=False,
         )
@@ -125,13 +140,23 @@ def to_onnx(detector: Detector) -> tuple[bytes, list[str]]:
     model = program.model_proto
     _forget_origin(model)
     onnx.checker.check_model(model)
-    return model.SerializeToString(), graph.outputs  # all in one: nothing beside it that could be missed
+    if not model.graph.input[0].type.tensor_type.shape.dim[0].dim_param:
+        raise InputError("some part of it computes only with one size of batch: it can't be exported")
+    return model.SerializeToString()  # all in one: nothing beside it that could be missed
 
 
 def _forget_origin(model: Any) -> None:
     """Remove what tells, of every operation, from which line of whose file it came: nobody else's business."""
     graph = model.graph
-    for holder in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+    for holder in (
+        model,
+        graph,
+        *graph.node,
+        *graph.input,
+        *graph.output,
+        *graph.value_info,
+        *graph.initializer,
+    ):
         del holder.metadata_props[:]
 
 
@@ -140,10 +165,7 @@ def to_openvino(model: bytes) -> dict[str, bytes]:
 
     Raises InputError where the package is missing.
     """
-    try:
-        import openvino
-    except ImportError:
-        raise InputError("openvino is missing: pip install 'anomalib-lite[export]'") from None
+    openvino = import_openvino()
     read = openvino.Core().read_model(model=model)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.xml"

@@ -34,13 +34,19 @@ def check_parity(reference: Inspector, exported: Inspector, paths: Sequence[Path
 
     Raises:
         InputError: naming the first photograph of which a score, a label, a map or an alignment differs by more than
-            `SCORES` and `MAPS`.
+            `SCORES` and `MAPS`; and if none of them could be aligned at its own size.
     """
-    return [_at_scale(reference, exported, paths, scale) for scale in SCALES]
+    parities = [_at_scale(reference, exported, paths, scale) for scale in SCALES]
+    if parities[0].not_aligned == len(paths):
+        raise InputError(
+            f"none of the {len(paths)} photographs (first: {paths[0]}) could be aligned, so that no score could be "
+            f"compared; give images=<folder of photographs>"
+        )
+    return parities
 
 
 def _at_scale(reference: Inspector, exported: Inspector, paths: Sequence[Path], scale: float) -> Parity:
-    scores, maps, unaligned = [0.0], [], 0
+    scores, maps, unaligned, spread = [0.0], [], 0, _spread(reference)
     for path in paths:
         photograph = read_image(path)
         height, width = (max(1, round(side * scale)) for side in photograph.shape[:2])
@@ -52,7 +58,7 @@ def _at_scale(reference: Inspector, exported: Inspector, paths: Sequence[Path], 
         if ours.rejected:
             unaligned += 1
             continue
-        score = abs(ours.raw_score - theirs.raw_score) / max(abs(ours.raw_score), 1e-12)
+        score = abs(ours.raw_score - theirs.raw_score) / max(abs(ours.raw_score), spread, 1e-12)
         if not score <= SCORES:
             raise _differs(place, "raw score", ours.raw_score, theirs.raw_score)
         if ours.pred_label != theirs.pred_label:
@@ -71,6 +77,12 @@ def _at_scale(reference: Inspector, exported: Inspector, paths: Sequence[Path], 
         score=max(scores),
         map=max(maps, default=None),
     )
+
+
+def _spread(reference: Inspector) -> float:
+    """What a difference is compared with where scores lie around 0, as a one-class SVM's; 0 where they are positive."""
+    scores = [] if reference.calibration is None else reference.calibration.scores
+    return max(scores) - min(scores) if scores and min(scores) < 0 else 0.0
 
 
 def _of_maps(place: str, ours: Prediction, theirs: Prediction) -> list[float]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from anomalib_lite.data.images import MAX_PIXELS
 from anomalib_lite.data.resize import resize
 from anomalib_lite.models.reconstruction import Mapped
 from anomalib_lite.scoring.embedding import Weights
@@ -161,6 +162,15 @@ class PositionalMemory:
         memory.gaussians_ = [
             PositionalGaussian.from_state(_below(f"window{window}.", arrays)) for window in memory.windows
         ]
+        counts = {len(gaussian.mean) for gaussian in memory.gaussians_}
+        if (
+            height < 1
+            or width < 1
+            or height * width > MAX_PIXELS
+            or max(counts) * CELL**2 < height * width // 4
+        ):
+            # before features of that size are computed
+            raise InputError(f"bundle: impossible size {height} x {width} for {counts} positions")
         layers = features(torch.zeros((1, 3, *memory.size_)))
         joined = sum(maps.shape[1] for maps in layers)
         found = (joined, joined) if memory.projection_ is None else tuple(memory.projection_.shape)

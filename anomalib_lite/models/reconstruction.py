@@ -174,17 +174,22 @@ class PatchAutoencoder(nn.Module):
             raise InputError(
                 f"bundle: network must be one of {', '.join(NETWORKS)}, got {settings['network']!r}"
             )
-        network = NETWORKS[settings["network"]](**settings["network_settings"])
+        with torch.device("meta"):  # takes no memory: settings may ask for any
+            network = NETWORKS[settings["network"]](**settings["network_settings"])
         try:
-            network.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+            tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+            network.load_state_dict(tensors, assign=True)
         except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"bundle: its tensors do not fit the network: {reason:.300}") from None
+        grid, (height, width) = PatchGrid(**settings["grid"]), settings["downsize"]
+        if grid.size != network.settings["patch_size"] or network.settings.get("channels", 3) != 3:
             raise InputError(
-                f"bundle: its tensors do not fit the network: {' '.join(str(error).split())}"
-            ) from None
-        height, width = settings["downsize"]
-        return cls(
-            network=network.eval(), grid=PatchGrid(**settings["grid"]), downsize=(height, width)
-        ).eval()
+                f"bundle: the network must take patches of {grid.size} pixels and 3 channels, "
+                f"got {network.settings['patch_size']} and {network.settings.get('channels', 3)}"
+            )
+        grid.count((height, width))  # an InputError here, not at the first part
+        return cls(network=network.eval(), grid=grid, downsize=(height, width)).eval()
 
 
 class Reconstruction(LightningModule):

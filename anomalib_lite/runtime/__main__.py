@@ -23,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("source", type=Path, help="a picture or a folder of pictures")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     typed = parser.parse_args(arguments)
+    if typed.threads < 1:
+        parser.error(f"--threads: expected at least 1, got {typed.threads}")
     try:
         return _judge(Exported.load(typed.export, threads=typed.threads), typed.source)
     except InputError as error:

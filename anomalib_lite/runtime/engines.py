@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -9,8 +11,9 @@ import numpy as np
 
 from anomalib_lite.types import InputError
 
-# the key under which an ONNX model names a file beside it for its weights; ours have them inside
-ELSEWHERE = b"\x0a\x08location"
+# the key under which an ONNX model names a file beside it for its weights, however long its tag and length are
+# written; ours have them inside
+ELSEWHERE = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location")
 
 
 class Engine(Protocol):
@@ -31,7 +34,7 @@ class OnnxEngine:
             import onnxruntime
         except ImportError:
             raise InputError("onnxruntime is missing: pip install onnxruntime") from None
-        if ELSEWHERE in files["model.onnx"]:
+        if ELSEWHERE.search(files["model.onnx"]):
             raise InputError("model.onnx: expected its weights inside, found the name of a file for them")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -61,10 +64,7 @@ class OpenVinoEngine:
     """
 
     def __init__(self, files: Mapping[str, bytes], outputs: Sequence[str], *, threads: int) -> None:
-        try:
-            import openvino
-        except ImportError:
-            raise InputError("openvino is missing: pip install openvino") from None
+        openvino = import_openvino()
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
         settings |= {"PERFORMANCE_HINT": "LATENCY"}
         try:
@@ -86,6 +86,25 @@ class OpenVinoEngine:
 
 
 ENGINES: dict[str, type[OnnxEngine] | type[OpenVinoEngine]] = {"onnx": OnnxEngine, "openvino": OpenVinoEngine}
+
+
+def import_openvino() -> Any:
+    """The package without its conversion tools, the import of which is reported to a server of its makers.
+
+    Raises InputError where it is missing.
+    """
+    tools = "openvino.tools.ovc"
+    kept_out = tools not in sys.modules
+    if kept_out:
+        sys.modules[tools] = None  # type: ignore[assignment]  # how Python spells that an import shall fail
+    try:
+        import openvino
+    except ImportError:
+        raise InputError("openvino is missing: pip install openvino") from None
+    finally:
+        if kept_out:
+            del sys.modules[tools]
+    return openvino
 
 
 def _first_line(error: Exception) -> str:

@@ -83,7 +83,8 @@ class Exported:
         formats = [name for name, files in GRAPHS.items() if (folder / files[0]).exists()]
         if len(formats) != 1:
             raise InputError(
-                f"{folder}: expected an export (model.onnx, or model.xml and model.bin), found none"
+                f"{folder}: expected an export (model.onnx, or model.xml and model.bin), "
+                f"found {' and '.join(formats) or 'neither'}"
             )
         arrays, settings, files = read_export(folder, (*GRAPHS[formats[0]], PARITY))
         try:

@@ -126,10 +126,10 @@ def gaussian_blur(anomaly_map: Tensor, *, sigma: float) -> Tensor:
     if sigma == 0:
         return anomaly_map
     radius = int(4 * sigma + 0.5)
+    padded = _pad(anomaly_map, radius, "postprocess.gaussian")  # first: it refuses a kernel of any size
     position = torch.arange(-radius, radius + 1, dtype=torch.float64)
     kernel = torch.exp(-0.5 * (position / sigma) ** 2)
     kernel = (kernel / kernel.sum()).to(anomaly_map)
-    padded = _pad(anomaly_map, radius, "postprocess.gaussian")
     planes = padded.flatten(0, 1).unsqueeze(1)  # (B*C, 1, H + 2r, W + 2r)
     planes = F.conv2d(planes, kernel.view(1, 1, -1, 1))
     planes = F.conv2d(planes, kernel.view(1, 1, 1, -1))

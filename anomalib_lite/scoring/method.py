@@ -8,6 +8,7 @@ from anomalib_lite.scoring.embedding import POOLINGS
 from anomalib_lite.types import InputError
 
 METHODS = ("embedding", "map", "similarity", "reconstruction_probability")
+MOST_SAMPLES = 10_000  # each is a reconstruction of the whole picture
 REDUCTIONS = ("mean_square", "maximum", "top_mean")
 
 
@@ -46,5 +47,7 @@ class Scoring:
             raise InputError(f"scoring.top_share must be above 0 and at most 1, got {self.top_share}")
         if self.samples < 1:
             raise InputError(f"scoring.samples must be at least 1, got {self.samples}")
+        if self.samples > MOST_SAMPLES:
+            raise InputError(f"scoring.samples must be at most {MOST_SAMPLES}, got {self.samples}")
         if self.pooling not in POOLINGS:
             raise InputError(f"scoring.pooling must be one of {', '.join(POOLINGS)}, got {self.pooling}")

@@ -85,8 +85,10 @@ class PositionalGaussian:
 
     def __post_init__(self) -> None:
         positions, channels = self.mean.shape
-        self.inverse = torch.zeros((positions, channels, channels), device=self.factors.device)
-        self.inverse[:, *_triangle(channels, self.factors.device)] = self.factors.float()
+        rows, columns = _triangle(channels, self.factors.device)
+        # transposed: a row vector times such matrices takes a third of the time of a matrix times a column
+        self.transposed = torch.zeros((positions, channels, channels), device=self.factors.device)
+        self.transposed[:, columns, rows] = self.factors.float()
 
     @classmethod
     def from_moments(cls, moments: Moments) -> Self:
@@ -110,13 +112,12 @@ class PositionalGaussian:
         """Distances (B, P) of features (B, P, C): the root of the mean over C whitened, decorrelated dimensions."""
         whitened = (features - self.mean) @ self.whitening  # (B, P, C)
         # one picture at a time: products of a batch give other bits
-        return torch.stack(
-            [torch.bmm(self.inverse, one[:, :, None])[..., 0].square().mean(dim=1).sqrt() for one in whitened]
-        )
+        rows = [torch.bmm(one[:, None, :], self.transposed)[:, 0] for one in whitened]  # (P, C) each
+        return torch.stack([row.square().mean(dim=1).sqrt() for row in rows])
 
     def to(self, device: torch.device) -> Self:
         """Move everything to a device."""
-        for name in ("mean", "whitening", "factors", "inverse"):
+        for name in ("mean", "whitening", "factors", "transposed"):
             setattr(self, name, getattr(self, name).to(device))
         return self
 

@@ -77,7 +77,7 @@ class PostProcess:
         for key, cut in (("predicted_error", self.predicted_error), ("tau", self.tau)):
             _check(key, cut is None or 0 <= cut < math.inf, "0 or more, or null", cut)
         scale = self.mm_per_pixel
-        _check("mm_per_pixel", scale is None or 0 < scale < math.inf, "more than 0, or null", scale)
+        _check("mm_per_pixel", scale is None or 0 < scale < 1e9, "more than 0 and below 1e9, or null", scale)
 
     def reduce(self, error: Tensor) -> Tensor:
         """One channel (B, 1, H, W) of an error (B, C, H, W).

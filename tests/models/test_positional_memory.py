@@ -165,7 +165,7 @@ def test_a_run_its_bundle_and_its_repetition(part: Path, tmp_path: Path, train: 
     assert found["pixel"]["pixel_AUROC"] > 0.9
     detector = Detector.load(ended.folder / "bundle")
     assert isinstance(detector.model, PositionalMemory)
-    assert (detector.scoring.reduction, detector.postprocess.relative) == ("top_mean", False)
+    assert (detector.scoring.reduction, detector.postprocess.relative) == ("maximum", False)
     assert (
         predict(ended.folder / "bundle", part / "test" / "hole", tmp_path / "new", "overlays=false").code == 1
     )

@@ -170,8 +170,14 @@ def test_conveyor_removes_what_the_network_knows_and_blurs_the_speck() -> None:
         ({"tau": -0.1}, "postprocess.tau must be 0 or more, or null, got -0.1"),
         ({"tau": float("nan")}, "postprocess.tau must be 0 or more, or null, got nan"),
         ({"tau": float("inf")}, "postprocess.tau must be 0 or more, or null, got inf"),
-        ({"mm_per_pixel": 0.0}, "postprocess.mm_per_pixel must be more than 0, or null, got 0.0"),
-        ({"mm_per_pixel": float("inf")}, "postprocess.mm_per_pixel must be more than 0, or null, got inf"),
+        (
+            {"mm_per_pixel": 0.0},
+            "postprocess.mm_per_pixel must be more than 0 and below 1e9, or null, got 0.0",
+        ),
+        (
+            {"mm_per_pixel": float("inf")},
+            "postprocess.mm_per_pixel must be more than 0 and below 1e9, or null, got inf",
+        ),
     ],
 )
 def test_values_out_of_range_are_named(settings: dict[str, Any], text: str) -> None:
