@@ -12,10 +12,15 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
 from anomalib_lite.data.images import write_png
+
+# no deadline for an example: on a busy machine one may take any time, and a test must not fail for that
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 ASSETS = "ANOMALIB_LITE_TEST_ASSETS"
 HOLE = (slice(20, 26), slice(28, 36))  # rows and columns of the drawn defect
