@@ -31,7 +31,8 @@ class Scale:
         if not self.high > self.low:
             return 0.5
         if self.logarithmic:
-            return math.log(value / self.low) / math.log(self.high / self.low)
+            low = math.log2(self.low)  # differences: a ratio to the smallest of numbers is infinite
+            return (math.log2(value) - low) / (math.log2(self.high) - low)
         return (value - self.low) / (self.high - self.low)
 
 
