@@ -105,8 +105,8 @@ def inspect_stream(
             progress=Progress(progress, reader),
             summary_path=output / SUMMARY,
         )
+        stopped = stack.enter_context(stopped_by_signals(reader.stop))  # before it is seen from outside that it runs
         stack.enter_context(stream.recorded())
-        stopped = stack.enter_context(stopped_by_signals(reader.stop))
         stack.callback(stream.close)
         with stream.progress:
             while frames := reader.take(1):
