@@ -332,7 +332,11 @@ class Endless(t.Given):
             noisy.image[1:] = np.random.default_rng(self.given).integers(0, 255, (119, 160, 3))
             self.frames.append(noisy)
         return super().take(limit)
-inspector = t.Shades(then=lambda shade: time.sleep(pause))
+def hang(shade):
+    if pause > 1:
+        Path(output, "judging").touch()
+    time.sleep(pause)
+inspector = t.Shades(then=hang)
 try:
     t.judge(Endless([]), Path(output), inspector=inspector, lines=lines, video=bool(video), append=True)
 except t.InputError as error:
@@ -379,7 +383,7 @@ def test_killed_at_any_moment_all_that_is_written_can_be_read(tmp_path: Path) ->
 
 def test_a_second_signal_ends_a_stream_that_hangs(tmp_path: Path) -> None:
     process = start(tmp_path, pause=1000)
-    wait_for(lambda: (tmp_path / "stream.json").exists())
+    wait_for(lambda: (tmp_path / "judging").exists())
     process.send_signal(signal.SIGTERM)
     time.sleep(0.5)
     assert process.poll() is None

@@ -63,9 +63,9 @@ def round_marks(low: float, high: float, count: int = 5) -> list[float]:
     >>> round_marks(0.52, 0.97)
     [0.6, 0.7, 0.8, 0.9]
     """
-    if not high > low:
-        return [low]
     rough = (high - low) / count
+    if not rough > 0:  # a range so narrow has no marks inside
+        return [low]
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(step * power for step in (1, 2, 5, 10) if step * power >= rough)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)

@@ -49,6 +49,7 @@ def test_every_number_lies_on_its_axis(values: list[float]) -> None:
 
 
 @given(finite, finite)
+@example(0.0, 5e-324)  # a fifth of which is 0
 def test_round_marks_lie_inside(one: float, other: float) -> None:
     low, high = sorted((one, other))
     marks = round_marks(low, high)
