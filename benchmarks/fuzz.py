@@ -37,6 +37,7 @@ TARGETS = (
     "stages",
     "runs",
     "streams",
+    "exports",
 )  # of targets.py
 PATIENCE = 20.0  # seconds for one input
 SETTING_UP = 300.0  # seconds for the imports and the seeds
@@ -199,8 +200,9 @@ def _one_process(
             line = lines.get(timeout=patience)
             if not line:
                 code = process.wait()
-                if began is None:
-                    raise SystemExit(f"{target}: no worker: {(folder / 'stderr').read_text()[-2000:]}")
+                if began is None:  # not for what it was given: nothing to go on with
+                    tally.add("crash", seed, "no worker began", (folder / "stderr").read_text()[-2000:])
+                    return seed, seconds
                 tally.add(
                     *(("signal", seed, str(-code)) if code < 0 else ("crash", seed, f"exit code {code}"))
                 )

@@ -21,9 +21,10 @@ import torch
 import yaml
 
 from anomalib_lite.console import resumed
-from anomalib_lite.data.images import image_size, read_image, read_mask
+from anomalib_lite.data.images import image_size, read_image, read_mask, write_png
 from anomalib_lite.detector import Detector
 from anomalib_lite.inspector import Inspector, examine
+from anomalib_lite.runtime.exported import Exported
 from anomalib_lite.scores import Scores
 from anomalib_lite.scoring.embedding import WEIGHTS_DIR, Embedder, find_weights
 from anomalib_lite.scoring.rows import embedding_rows
@@ -266,6 +267,38 @@ def streams(folder: Path) -> Attempt:
     return attempt
 
 
+def exports(folder: Path) -> Attempt:
+    """Exports of a bundle, in both formats: what reads them is native code."""
+    from anomalib_lite.exporting.export import export  # its packages are an extra
+
+    pictures, seeds = folder / "pictures", folder / "seeds"
+    pictures.mkdir()
+    for number, photograph in enumerate(mutating.photographs(3, seed=5)):
+        write_png(pictures / f"{number}.png", (photograph * 255).round().astype(np.uint8))
+    for name in ("cpcae", "knn"):
+        mutating.seed_bundle(name, seeds / name)
+        for wanted in ("onnx", "openvino"):
+            export(seeds / name, seeds / f"{name}-{wanted}", format=wanted, images=pictures, threads=1)
+    whole = sorted(path for path in seeds.iterdir() if "-" in path.name)
+    (photograph,) = mutating.photographs(1, seed=5)
+
+    @refusing
+    def attempt(rng: Random) -> None:
+        damaged = folder / "export"
+        shutil.rmtree(damaged, ignore_errors=True)
+        shutil.copytree(rng.choice(whole), damaged)
+        (graph,) = [path for path in damaged.iterdir() if path.name in ("model.onnx", "model.xml")]
+        if rng.randint(0, 1):
+            mutating.mutate_bundle(damaged, rng)
+        else:
+            changed = rng.choice([graph, *damaged.glob("model.bin")])
+            changed.write_bytes(mutating.mutated_bytes(changed.read_bytes(), rng))
+            mutating.sign(damaged)
+        check_answers(Exported.load(damaged, threads=1), photograph)
+
+    return attempt
+
+
 TARGETS: dict[str, Callable[[Path], Attempt]] = {
     "bundles": bundles,
     "pictures": pictures,
@@ -275,4 +308,5 @@ TARGETS: dict[str, Callable[[Path], Attempt]] = {
     "stages": stages,
     "runs": runs,
     "streams": streams,
+    "exports": exports,
 }
