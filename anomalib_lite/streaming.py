@@ -105,9 +105,8 @@ def inspect_stream(
             progress=Progress(progress, reader),
             summary_path=output / SUMMARY,
         )
-        stopped = stack.enter_context(
-            stopped_by_signals(reader.stop)
-        )  # before it is seen from outside that it runs
+        # before it is seen from outside that it runs
+        stopped = stack.enter_context(stopped_by_signals(reader.stop))
         stack.enter_context(stream.recorded())
         stack.callback(stream.close)
         with stream.progress:
