@@ -81,7 +81,7 @@ class Server:
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-c", SERVER]  # -P: not whatever the working folder holds,
+            [sys.executable, "-P", "-c", SERVER],  # -P: not whatever the working folder holds
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
