@@ -10,8 +10,6 @@ answers, or the benchmark ends with what differs.
 
 from __future__ import annotations
 
-import argparse
-import json
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -23,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import Figure, draw, link, timed_in_turns
+from measuring import Figure, draw, link, parser_of, timed_in_turns, write_figures
 from speed import QUICK as QUICK_PREPARATION
 from speed import Effort as Preparation
 from speed import prepared, xception
@@ -169,18 +167,8 @@ def measured(effort: Effort, threads: int, weights: Weights) -> list[Figure]:
     return figures
 
 
-def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, help="JSON file to write")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="small and short, to see that it runs")
-    return parser.parse_args()
-
-
 def main() -> None:
-    arguments = parsed()
+    arguments = parser_of(__doc__).parse_args()
     effort = QUICK if arguments.quick else Effort()
     register_schemas()
     run.set_threads(arguments.threads)
@@ -188,12 +176,9 @@ def main() -> None:
     weights = xception()
     print(f"{weights.backbone}: {weights.source}; {arguments.threads} threads; {platform.platform()}")
     figures = measured(effort, arguments.threads, weights)
-    if arguments.out:
-        settings: dict[str, Any] = {"threads": arguments.threads, "weights": weights.source}
-        settings |= {"platform": platform.platform()} | {name: version(name) for name in PACKAGES}
-        listed = [asdict(figure) | {"met": figure.met} for figure in figures]
-        written = {"settings": settings | asdict(effort), "figures": listed}
-        arguments.out.write_text(json.dumps(written, indent=2))
+    settings: dict[str, Any] = {"threads": arguments.threads, "weights": weights.source}
+    settings |= {"platform": platform.platform()} | {name: version(name) for name in PACKAGES}
+    write_figures(arguments.out, settings | asdict(effort), figures)
 
 
 if __name__ == "__main__":

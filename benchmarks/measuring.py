@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -99,6 +101,24 @@ def peak_private_mb(command: Sequence[str], *, allowed: Sequence[int] = (0,)) ->
         if process.returncode not in allowed:
             raise SystemExit(f"{' '.join(command)}\n{output.read()}")
     return peak / 1024
+
+
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """The options that every benchmark of speed has."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="small and short, to see that it runs")
+    return parser
+
+
+def write_figures(out: Path | None, settings: Mapping[str, Any], figures: Sequence[Figure]) -> None:
+    """Write settings and figures as JSON, if a file was asked for."""
+    if out is not None:
+        listed = [asdict(figure) | {"met": figure.met} for figure in figures]
+        out.write_text(json.dumps({"settings": dict(settings), "figures": listed}, indent=2))
 
 
 def draw(folder: Path, size: tuple[int, int]) -> list[Path]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import platform
 import sys
 import time
@@ -31,7 +30,16 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger
-from measuring import Figure, draw, link, peak_private_mb, timed_in_turns, watched
+from measuring import (
+    Figure,
+    draw,
+    link,
+    parser_of,
+    peak_private_mb,
+    timed_in_turns,
+    watched,
+    write_figures,
+)
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -276,13 +284,8 @@ def measured(effort: Effort, threads: int, weights: Weights) -> list[Figure]:
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, help="JSON file to write")
-    parser.add_argument("--threads", type=int, default=2)
+    parser = parser_of(__doc__)
     parser.add_argument("--images", type=int, help="of the large folder whose memory is measured")
-    parser.add_argument("--quick", action="store_true", help="small and short, to see that it runs")
     return parser.parse_args()
 
 
@@ -297,11 +300,9 @@ def main() -> None:
     weights = xception()
     print(f"{XCEPTION}: {weights.source}; {arguments.threads} threads; {platform.platform()}")
     figures = measured(effort, arguments.threads, weights)
-    if arguments.out:
-        settings = {"threads": arguments.threads, "weights": weights.source, "platform": platform.platform()}
-        settings |= {"torch": torch.__version__, "timm": timm.__version__} | asdict(effort)
-        listed = [asdict(figure) | {"met": figure.met} for figure in figures]
-        arguments.out.write_text(json.dumps({"settings": settings, "figures": listed}, indent=2))
+    settings = {"threads": arguments.threads, "weights": weights.source, "platform": platform.platform()}
+    settings |= {"torch": torch.__version__, "timm": timm.__version__} | asdict(effort)
+    write_figures(arguments.out, settings, figures)
 
 
 if __name__ == "__main__":

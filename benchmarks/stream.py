@@ -9,9 +9,7 @@ adds to a bare prediction. The frames are rendered here; networks are not traine
 
 from __future__ import annotations
 
-import argparse
 import io
-import json
 import platform
 import time
 from collections.abc import Mapping
@@ -24,7 +22,7 @@ import cv2
 import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
-from measuring import DRAWN, Figure, draw, link, watched
+from measuring import DRAWN, Figure, draw, link, parser_of, watched, write_figures
 from speed import xception
 
 from anomalib_lite import building, inspector, run, streaming
@@ -184,13 +182,7 @@ def write_film(path: Path, pictures: list[np.ndarray], count: int) -> Path:
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, help="JSON file to write")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="small and short, to see that it runs")
-    arguments = parser.parse_args()
+    arguments = parser_of(__doc__).parse_args()
     effort = QUICK if arguments.quick else Effort()
     register_schemas()
     run.set_threads(arguments.threads)
@@ -203,11 +195,8 @@ def main() -> None:
             section = stream(Path(folder), effort, weights, long_side, arguments.threads)
             print(*section, sep="\n", flush=True)
             figures += section
-    if arguments.out:
-        settings = {"threads": arguments.threads, "weights": weights.source, "platform": platform.platform()}
-        settings |= {"torch": torch.__version__} | asdict(effort)
-        listed = [asdict(figure) | {"met": figure.met} for figure in figures]
-        arguments.out.write_text(json.dumps({"settings": settings, "figures": listed}, indent=2))
+    settings = {"threads": arguments.threads, "weights": weights.source, "platform": platform.platform()}
+    write_figures(arguments.out, settings | {"torch": torch.__version__} | asdict(effort), figures)
 
 
 if __name__ == "__main__":
