@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from urllib.parse import urlparse
 
 import numpy as np
@@ -37,6 +37,51 @@ class Weights:
     state: dict[str, Tensor]
     source: str
     sha256: str
+
+    def kept(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays and settings that a bundle keeps; `from_kept` reads them."""
+        arrays = {name: tensor.numpy() for name, tensor in self.state.items()}
+        return arrays, {"backbone": self.backbone, "source": self.source, "sha256": self.sha256}
+
+    @classmethod
+    def from_kept(cls, arrays: dict[str, np.ndarray], settings: dict[str, Any]) -> Weights:
+        """What `kept` gave; raises InputError for an architecture that is not in timm's table of names."""
+        import timm
+
+        if not timm.is_model(settings["backbone"]):
+            raise InputError(f"bundle: unknown backbone {settings['backbone']!r}")
+        state = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return cls(settings["backbone"], state, settings["source"], settings["sha256"])
+
+
+class Backbone:
+    """A frozen trunk of timm with its own normalisation: what embedder and features have in common.
+
+    Args:
+        weights: what the trunk has been loaded with.
+        trunk: of timm, or a part of one.
+        config: timm's, of the whole backbone.
+        precision: `float32` or `bfloat16`; `auto` takes bfloat16 where the processor computes in it.
+    """
+
+    def __init__(self, weights: Weights, trunk: Any, config: dict[str, Any], precision: str) -> None:
+        self.weights, self.precision = weights, resolve_precision(precision)
+        self.dtype: torch.dtype = getattr(torch, self.precision)
+        trunk.requires_grad_(False).eval()
+        self.trunk: Any = trunk.to(self.dtype).to(memory_format=torch.channels_last)
+        self.mean = torch.tensor(config["mean"]).view(1, 3, 1, 1)
+        self.std = torch.tensor(config["std"]).view(1, 3, 1, 1)
+
+    def to(self, device: torch.device) -> Self:
+        """Move the trunk to a device."""
+        self.trunk.to(device)
+        self.mean, self.std = self.mean.to(device), self.std.to(device)
+        return self
+
+    def normalised(self, picture: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) in [0, 1] as the trunk wants them."""
+        scaled = ((picture - self.mean) / self.std).to(self.dtype)
+        return scaled.contiguous(memory_format=torch.channels_last)
 
 
 def find_weights(backbone: str) -> Weights:
@@ -185,7 +230,7 @@ def max_pooling(features: Tensor) -> Tensor:
     return features.amax((2, 3))
 
 
-class Embedder:
+class Embedder(Backbone):
     """A frozen trunk with its own normalisation, and a pooling: pictures (B, 3, H, W) in [0, 1] to (B, D).
 
     Args:
@@ -203,15 +248,10 @@ class Embedder:
     ) -> None:
         if pooling not in POOLINGS:
             raise InputError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling}")
-        self.weights, self.pooling = weights, pooling
-        if precision not in PRECISIONS:
-            raise InputError(
-                f"embedding.precision must be one of {', '.join(PRECISIONS)}, got {precision!r:.80}"
-            )
-        self.precision = resolve_precision(precision)
-        self.trunk: Any = _architecture(weights.backbone)
+        self.pooling = pooling
+        trunk: Any = _architecture(weights.backbone)
         try:
-            missing, unexpected = self.trunk.load_state_dict(weights.state, strict=False)
+            missing, unexpected = trunk.load_state_dict(weights.state, strict=False)
         except RuntimeError as error:  # of another shape
             reason = " ".join(str(error).split())
             raise InputError(f"weights of {weights.backbone} from {weights.source}: {reason:.300}") from None
@@ -220,47 +260,24 @@ class Embedder:
                 f"weights of {weights.backbone} from {weights.source}: {len(missing)} tensors are missing and "
                 f"{len(unexpected)} unknown (first: {(missing + unexpected)[0]})"
             )
-        self.trunk.requires_grad_(False)
-        self.dtype: torch.dtype = getattr(torch, self.precision)
-        self.trunk.to(self.dtype).to(memory_format=torch.channels_last)
-        config: Any = self.trunk.pretrained_cfg
-        self.mean = torch.tensor(config["mean"]).view(1, 3, 1, 1)
-        self.std = torch.tensor(config["std"]).view(1, 3, 1, 1)
-
-    def to(self, device: torch.device) -> Embedder:
-        """Move the trunk to a device."""
-        self.trunk.to(device)
-        self.mean, self.std = self.mean.to(device), self.std.to(device)
-        return self
+        super().__init__(weights, trunk, trunk.pretrained_cfg, precision)
 
     @torch.inference_mode()
     def __call__(self, picture: Tensor) -> Tensor:
         """Embedding (B, D) float32 of pictures (B, 3, H, W) in [0, 1]."""
-        x = ((picture - self.mean) / self.std).to(self.dtype).contiguous(memory_format=torch.channels_last)
-        features = self.trunk.forward_features(x).float()  # (B, C, h, w)
+        features = self.trunk.forward_features(self.normalised(picture)).float()  # (B, C, h, w)
         return cascade_pooling(features) if self.pooling == "cascade" else max_pooling(features)
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and settings that a bundle keeps: the weights travel with it."""
-        arrays = {name: tensor.numpy() for name, tensor in self.weights.state.items()}
-        return arrays, {
-            "backbone": self.weights.backbone,
-            "source": self.weights.source,
-            "sha256": self.weights.sha256,
-            "pooling": self.pooling,
-            "precision": self.precision,
-        }
+        arrays, settings = self.weights.kept()
+        return arrays, settings | {"pooling": self.pooling, "precision": self.precision}
 
     @classmethod
     def from_state(cls, arrays: dict[str, np.ndarray], settings: dict[str, Any]) -> Embedder:
         """The embedder that `state` describes; the architecture comes from timm's table of names, not from data."""
-        import timm
-
-        if not timm.is_model(settings["backbone"]):
-            raise InputError(f"bundle: unknown backbone {settings['backbone']!r}")
-        state = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        _check_shapes(settings["backbone"], state)
-        weights = Weights(settings["backbone"], state, settings["source"], settings["sha256"])
+        weights = Weights.from_kept(arrays, settings)
+        _check_shapes(weights.backbone, weights.state)
         return cls(weights=weights, pooling=settings["pooling"], precision=settings["precision"])
 
 
@@ -277,7 +294,9 @@ def _check_shapes(backbone: str, state: dict[str, Tensor]) -> None:
 
 
 def resolve_precision(precision: str) -> str:
-    """What `auto` means on this processor."""
+    """What `auto` means on this processor; raises InputError for what is none of PRECISIONS."""
+    if precision not in PRECISIONS:
+        raise InputError(f"embedding.precision must be one of {', '.join(PRECISIONS)}, got {precision!r:.80}")
     if precision != "auto":
         return precision
     return "bfloat16" if torch.backends.mkldnn.is_available() and _computes_bfloat16() else "float32"

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from anomalib_lite.scoring.embedding import Weights, resolve_precision
+from anomalib_lite.scoring.embedding import Backbone, Weights
 from anomalib_lite.types import InputError
 
-STRIDES = (
-    4,
-    16,
-)  # pixels between neighbouring features: finer ones see edges only, coarser ones the whole part
+# pixels between neighbouring features: finer ones see edges only, coarser ones the whole part
+STRIDES = (4, 16)
 DEPTHS = 4  # of a transformer, whose features all have one stride
 # of a backbone, at most so much lies behind the last layer and is not in a bundle
 UNUSED_SHARE, UNUSED_NUMBERS = 30, 2**25
 
 
-class Features:
+class Features(Backbone):
     """The layers of a frozen backbone, with its own normalisation: pictures in [0, 1] to maps of features.
 
     What lies behind the last layer is never computed, and its weights are not kept.
@@ -42,23 +41,20 @@ class Features:
         layers: tuple[str, ...] | None = None,
         precision: Literal["auto", "float32", "bfloat16"] = "float32",
     ) -> None:
-        self.precision = resolve_precision(precision)
-        self.dtype: torch.dtype = getattr(torch, self.precision)
         from timm.models import create_feature_extractor
 
-        whole = _whole(weights.backbone)
+        whole: Any = _whole(weights.backbone)
         self.layers = tuple(layers) if layers is not None else default_layers(whole)
         if unknown := [layer for layer in self.layers if layer not in dict(whole.named_modules())]:
             raise InputError(f"model.layers: {weights.backbone} has no {', '.join(unknown)}")
-        config: Any = whole.pretrained_cfg
         self.depths: list[int] | None = None  # of a transformer
-        self.trunk: Any = whole
+        trunk: Any = whole
         if _is_transformer(whole):
-            names = [level["module"] for level in whole.feature_info]  # type: ignore[union-attr] # timm's own
+            names = [level["module"] for level in whole.feature_info]
             self.depths = [names.index(layer) for layer in self.layers]
         else:
-            self.trunk = create_feature_extractor(whole, list(self.layers))  # ends behind the last of them
-        wanted = self.trunk.state_dict()
+            trunk = create_feature_extractor(whole, list(self.layers))  # ends behind the last of them
+        wanted = trunk.state_dict()
         state = {name: weights.state[name] for name in wanted if name in weights.state}
         unfit = [
             name for name, tensor in wanted.items() if name not in state or state[name].shape != tensor.shape
@@ -68,24 +64,13 @@ class Features:
                 f"weights of {weights.backbone} from {weights.source}: {len(unfit)} tensors are missing or have "
                 f"another shape (first: {unfit[0]})"
             )
-        self.weights = Weights(weights.backbone, state, weights.source, weights.sha256)
-        self.trunk.load_state_dict(state)
-        self.trunk.requires_grad_(False).eval()
-        self.trunk.to(self.dtype).to(memory_format=torch.channels_last)
-        self.mean = torch.tensor(config["mean"]).view(1, 3, 1, 1)
-        self.std = torch.tensor(config["std"]).view(1, 3, 1, 1)
-
-    def to(self, device: torch.device) -> Self:
-        """Move the backbone to a device."""
-        self.trunk.to(device)
-        self.mean, self.std = self.mean.to(device), self.std.to(device)
-        return self
+        trunk.load_state_dict(state)
+        super().__init__(replace(weights, state=state), trunk, whole.pretrained_cfg, precision)
 
     @torch.inference_mode()
     def __call__(self, picture: Tensor) -> list[Tensor]:
         """Maps (B, C, h, w) float32 of pictures (B, 3, H, W) in [0, 1], one for each layer."""
-        picture = picture.to(self.mean.device)
-        x = ((picture - self.mean) / self.std).to(self.dtype).contiguous(memory_format=torch.channels_last)
+        x = self.normalised(picture.to(self.mean.device))
         if self.depths is not None:
             maps = self.trunk.forward_intermediates(
                 x, indices=self.depths, intermediates_only=True, output_fmt="NCHW", stop_early=True
@@ -99,25 +84,14 @@ class Features:
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and settings that a bundle keeps: the weights travel with it, as far as they are used."""
-        arrays = {name: tensor.numpy() for name, tensor in self.weights.state.items()}
-        return arrays, {
-            "backbone": self.weights.backbone,
-            "source": self.weights.source,
-            "sha256": self.weights.sha256,
-            "layers": list(self.layers),
-            "precision": self.precision,
-        }
+        arrays, settings = self.weights.kept()
+        return arrays, settings | {"layers": list(self.layers), "precision": self.precision}
 
     @classmethod
     def from_state(cls, arrays: dict[str, np.ndarray], settings: dict[str, Any]) -> Self:
         """The backbone that `state` describes; the architecture comes from timm's table of names, not from data."""
-        import timm
-
-        if not timm.is_model(settings["backbone"]):
-            raise InputError(f"bundle: unknown backbone {settings['backbone']!r}")
-        state = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        _check_room(settings["backbone"], state)
-        weights = Weights(settings["backbone"], state, settings["source"], settings["sha256"])
+        weights = Weights.from_kept(arrays, settings)
+        _check_room(weights.backbone, weights.state)
         return cls(weights=weights, layers=tuple(settings["layers"]), precision=settings["precision"])
 
 
