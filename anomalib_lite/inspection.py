@@ -15,7 +15,7 @@ from tqdm import tqdm
 from anomalib_lite.data.images import list_images, read_image, write_png
 from anomalib_lite.drift_watch import DriftWatch, Monitor
 from anomalib_lite.evaluation import score_row
-from anomalib_lite.inspector import Examined, Inspector, annotate, examine, unreadable
+from anomalib_lite.inspector import VERDICTS, Examined, Inspector, annotate, examine, unreadable
 from anomalib_lite.lines import part_line
 from anomalib_lite.stream_files import ConsumerGone, LineFile, StandardOutput
 from anomalib_lite.types import InputError
@@ -52,7 +52,7 @@ def inspect(
         raise InputError(f"lines must be file or stdout, got {lines}")
     paths = [source] if source.is_file() else list_images(source)
     watch = DriftWatch(monitor)
-    counts = {"good": 0, "defective": 0, "rejected": 0, "unjudged": 0}
+    counts: dict[str, int] = dict.fromkeys(VERDICTS, 0)
     try:
         for folder in (output, output / "overlays", output / "masks") if pictures else (output,):
             folder.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ OUTLINE = (255, 0, 255)  # magenta: neither in the colour map nor usual in a pho
 OUTLINE_SHARE = 600  # the long side of a photograph, in widths of the outline
 
 Verdict = Literal["good", "defective", "rejected", "unjudged"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 
 class Inspector(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -14,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
 import numpy as np
 
 from anomalib_lite.annotated_video import MOST_PACE, AnnotatedVideo
+from anomalib_lite.data.camera import without_secrets
 from anomalib_lite.drift_watch import DriftWatch, Monitor
-from anomalib_lite.inspector import Examined, Inspector, annotate, examine, unreadable
+from anomalib_lite.inspector import VERDICTS, Examined, Inspector, annotate, examine, unreadable
 from anomalib_lite.lines import part_line
 from anomalib_lite.stopping import stopped_by_signals
 from anomalib_lite.stream_files import (
@@ -31,12 +31,11 @@ from anomalib_lite.stream_progress import Counted, Progress
 from anomalib_lite.stream_summary import StreamSummary
 from anomalib_lite.types import InputError
 
-if TYPE_CHECKING:  # no capture device is opened here
-    from anomalib_lite.data.video import Frame, Source
+if TYPE_CHECKING:
+    from anomalib_lite.data.frames import Frame, Source
 
 SAVED = 10.0  # seconds between two summaries on disk
 USUAL_PACE, PICTURES_PACE = 25.0, 2.0  # frames a second of a video, where the source does not know
-PASSWORD = re.compile(r"(://[^/@:\s]*):[^/@\s]*@")
 
 
 class Frames(Counted, Protocol):
@@ -99,7 +98,7 @@ def inspect_stream(
             reader=reader,
             sink=sink,
             watch=DriftWatch(monitor),
-            source=PASSWORD.sub(r"\1:***@", source),
+            source=without_secrets(source),
             film_path=_film_path(output, append=append) if video else None,
             frames_per_second=frames_per_second,
             progress=Progress(progress, reader),
@@ -111,7 +110,7 @@ def inspect_stream(
         stack.callback(stream.close)
         with stream.progress:
             while frames := reader.take(1):
-                stream.judge(frames)
+                stream.judge(frames[0])
         stream.ended = stopped.name or "end of source"
         if reader.source.note:
             stream.ended += f": {reader.source.note}"
@@ -140,34 +139,28 @@ class _Stream:
     saved: StreamSummary = field(init=False)
     _save_time: float = 0.0
 
-    def judge(self, frames: Sequence[Frame]) -> None:
-        """Judge frames in their order and write what is said of each."""
-        for frame, photograph, examined in self._examined(frames):
-            drift = self.watch.take(examined)
-            line = part_line(examined, time=frame.time, where=self._where(frame), drift=drift)
-            self.sink.write(line)
-            self.unreadable += photograph is None
-            self.progress.judged(examined.verdict, max(0.0, time.time() - frame.time.timestamp()))
-            if self.film_path is not None:
-                self._film(self.film_path, frame, photograph, examined)
+    def judge(self, frame: Frame) -> None:
+        """Judge a frame and write what is said of it."""
+        photograph, examined = self._examine(frame)
+        drift = self.watch.take(examined)
+        self.sink.write(part_line(examined, time=frame.time, where=self._where(frame), drift=drift))
+        self.unreadable += photograph is None
+        self.progress.judged(examined.verdict, max(0.0, time.time() - frame.time.timestamp()))
+        if self.film_path is not None:
+            self._film(self.film_path, frame, photograph, examined)
         if time.monotonic() - self._save_time >= SAVED:
             self.save()
 
-    def _examined(self, frames: Sequence[Frame]) -> Iterator[tuple[Frame, np.ndarray | None, Examined]]:
-        for frame in frames:
-            path = frame.path or Path(f"frame {frame.number}")
-            if frame.image is None:
-                yield frame, None, unreadable(path, frame.error)
-                continue
-            photograph = frame.image
-            if photograph.dtype == np.uint8:
-                photograph = photograph.astype(np.float32) / 255
-            try:
-                yield frame, photograph, examine(self.inspector, photograph, path)
-            except (
-                InputError
-            ) as error:  # one frame that is too small, say, must not end the night's inspection
-                yield frame, photograph, unreadable(path, str(error))
+    def _examine(self, frame: Frame) -> tuple[np.ndarray | None, Examined]:
+        path, photograph = frame.path or Path(f"frame {frame.number}"), frame.photograph
+        if photograph is None:
+            return None, unreadable(path, frame.error)
+        try:
+            return photograph, examine(self.inspector, photograph, path)
+        except (
+            InputError
+        ) as error:  # of one frame that is too small, say: it must not end the night's inspection
+            return photograph, unreadable(path, str(error))
 
     def _film(self, path: Path, frame: Frame, photograph: np.ndarray | None, examined: Examined) -> None:
         if self.film is None:  # not before a camera knows its pace, which is with its first frame
@@ -211,9 +204,7 @@ class _Stream:
 
     def _summary(self) -> StreamSummary:
         now, latencies = datetime.now().astimezone(), self.progress.latencies
-        counts = {
-            name: self.progress.verdicts[name] for name in ("good", "defective", "rejected", "unjudged")
-        }
+        counts: dict[str, int] = {name: self.progress.verdicts[name] for name in VERDICTS}
         written = sum(counts.values())
         milliseconds = {
             "median": latencies.quantile(0.5),

@@ -35,6 +35,13 @@ class Frame:
     error: str = ""  # why not
     path: Path | None = None  # of a picture file
 
+    @property
+    def photograph(self) -> np.ndarray | None:
+        """The picture (H, W, 3) RGB as float32 in [0, 1]; None: could not be read."""
+        if self.image is None or self.image.dtype != np.uint8:
+            return self.image
+        return self.image.astype(np.float32) / 255
+
 
 class Stop:
     """Asks threads to end; a signal handler may set it.

@@ -136,20 +136,24 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
         partial.unlink(missing_ok=True)
 
 
+def open_file(path: Path, *, expected: str) -> BinaryIO:
+    """The bytes of a file that a user has named; raises InputError with what was `expected` where there are none."""
+    try:
+        if stat.S_ISFIFO(path.stat().st_mode):  # would wait for a writer for ever
+            raise InputError(f"{path}: expected {expected}, found a pipe")
+        return path.open("rb")
+    except FileNotFoundError:
+        raise InputError(f"{path}: expected {expected}, found no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: expected {expected}, found a folder") from None
+    except OSError as error:
+        raise InputError(f"{path}: expected {expected}, cannot open it ({error.strerror})") from None
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
     """The file's bytes; whatever a decoder trips over inside the block becomes an InputError."""
-    try:
-        if stat.S_ISFIFO(path.stat().st_mode):  # would wait for a writer for ever
-            raise InputError(f"{path}: expected a picture, found a pipe")
-        stream = path.open("rb")
-    except FileNotFoundError:
-        raise InputError(f"{path}: expected a picture, found no such file") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: expected a picture, found a folder") from None
-    except OSError as error:
-        raise InputError(f"{path}: expected a picture, cannot open it ({error.strerror})") from None
-    with stream:
+    with open_file(path, expected="a picture") as stream:
         try:
             yield stream
         except InputError:

@@ -13,9 +13,8 @@ from torch.utils.data import Dataset, Sampler
 
 from anomalib_lite.data.images import read_image
 from anomalib_lite.data.patches import PatchGrid
+from anomalib_lite.data.preparation import LEVELS
 from anomalib_lite.types import Alignment, Batch, Sample
-
-LEVELS = 65535  # pictures are kept as uint16
 
 
 class Photographs(Sequence[np.ndarray]):

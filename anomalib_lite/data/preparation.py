@@ -17,6 +17,7 @@ from anomalib_lite.data.resize_array import fit_long_side
 from anomalib_lite.types import Alignment, InputError
 
 SAMPLE = 32  # training photographs in which the part is looked for
+LEVELS = 65535  # pictures are kept as uint16
 FINDING_SIDE = 256  # pixels of the long side at which it is looked for
 
 
@@ -104,7 +105,7 @@ class Preparation:
         alignment = self.registration.align(photograph)
         cropped = self._cropped(photograph, alignment)
         picture = np.ascontiguousarray(self.resize(cropped, self.size_).transpose(2, 0, 1))
-        return np.rint(picture.clip(0, 1) * np.float32(65535)).astype(np.uint16), alignment
+        return np.rint(picture.clip(0, 1) * np.float32(LEVELS)).astype(np.uint16), alignment
 
     def view_matrix(self, alignment: Alignment) -> np.ndarray:
         """The affine (2, 3) from pixels (x, y, 1) of the registered picture to pixels of the photograph."""

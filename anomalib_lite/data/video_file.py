@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 
 from anomalib_lite.data.frames import Frame, Stop, now
-from anomalib_lite.data.images import MAX_PIXELS
+from anomalib_lite.data.images import MAX_PIXELS, open_file
 from anomalib_lite.types import InputError
 
 VIDEO_SUFFIXES = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv")
@@ -181,12 +181,8 @@ def _check_content(path: Path) -> str:
     FFmpeg goes by content, whatever a file is called: a playlist would have it open other files and addresses.
     """
     try:
-        with path.open("rb") as stream:
+        with open_file(path, expected="a video") as stream:
             start = stream.read(2 * _MPEG_PACKET)
-    except FileNotFoundError:
-        raise InputError(f"{path}: expected a video, found no such file") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: expected a video, found a folder") from None
     except OSError as error:
         raise InputError(f"{path}: expected a video, cannot open it ({error.strerror})") from None
     known = {

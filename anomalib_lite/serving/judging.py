@@ -120,15 +120,15 @@ class Judge:
         where: dict[str, Any] = {"source": source, "frame": frame.number, "seconds": frame.seconds}
         if frame.path is not None:
             where = {"path": str(frame.path)}
-        if frame.image is None:
+        photograph = frame.photograph
+        if frame.image is None or photograph is None:
             examined = unreadable(Path("part"), frame.error)
             facts = part_facts(examined, time=frame.time, where=where, size=None, drift=self.drift)
             return self.table.add(facts, None, None)
-        if frame.image.dtype == np.uint8:
-            photograph = frame.image.astype(np.float32) / 255
-            return self._judge(photograph, frame.image, time=frame.time, where=where)
-        original = _content(frame.path) or np.rint(frame.image * 255).astype(np.uint8)
-        return self._judge(frame.image, original, time=frame.time, where=where)
+        original: bytes | np.ndarray = frame.image
+        if frame.image.dtype != np.uint8:
+            original = _content(frame.path) or np.rint(frame.image * 255).astype(np.uint8)
+        return self._judge(photograph, original, time=frame.time, where=where)
 
     def _judge(
         self, photograph: np.ndarray, original: bytes | np.ndarray, *, time: datetime, where: dict[str, Any]

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from anomalib_lite.inspector import OUTLINE, OUTLINE_SHARE, Examined
+from anomalib_lite.inspector import OUTLINE, OUTLINE_SHARE, VERDICTS, Examined
 from anomalib_lite.lines import part_line
 
 LONGEST_SIDE = 1280  # of a picture on the page, in pixels
@@ -142,9 +142,7 @@ class PartTable:
 
     kept: int = 100
     memory: int = 2**29
-    counts: dict[str, int] = field(
-        default_factory=lambda: {"good": 0, "defective": 0, "rejected": 0, "unjudged": 0}
-    )
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(VERDICTS, 0))
 
     def __post_init__(self) -> None:
         # numbers of a server that ran before must not come again: browsers keep pictures by address
