@@ -107,6 +107,21 @@ def read_export(
         raise InputError(f"{folder}: cannot read the bundle: {error.strerror or error}") from error
 
 
+def join_parts(parts: dict[str, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The arrays of several parts under one roof, as `part_of` finds them again.
+
+    >>> part_of(join_parts({"model": {"weight": np.ones(2)}, "scaler": {"mean": np.zeros(1)}}), "model")
+    {'weight': array([1., 1.])}
+    """
+    return {f"{part}.{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
+
+
+def part_of(arrays: dict[str, np.ndarray], part: str) -> dict[str, np.ndarray]:
+    """The arrays of one part, by their own names."""
+    prefix = f"{part}."
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
 def _read_folder(
     folder: Path, names: Sequence[str]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, bytes]]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from anomalib_lite.scoring.threshold import ConformalThreshold, Threshold
 from anomalib_lite.types import InputError
 
 
@@ -62,9 +63,7 @@ def _finite(value: object) -> bool:
 def calibration_card(
     *,
     normals: dict[str, int],
-    rule: str,
-    alpha: float | None,
-    guarantee: str,
+    threshold: Threshold,
     rejected: int,
     judged: int,
     interval: Sequence[float] | None,
@@ -73,14 +72,14 @@ def calibration_card(
 
     Args:
         normals: how many pictures each of `train`, `validation` and `calibration` had.
-        rule: the threshold's.
-        alpha: the share of good parts that may be rejected; None for a rule that promises nothing.
-        guarantee: the rule's own words.
+        threshold: fitted.
         rejected, judged: of good test pictures, which set nothing.
         interval: of the observed rate, 0..1; None where nothing was judged.
 
-    >>> card = calibration_card(normals={"train": 40}, rule="conformal", alpha=0.1, guarantee="at most 10 %",
-    ...     rejected=1, judged=20, interval=(0.009, 0.236))
+    >>> import numpy as np
+    >>> threshold = ConformalThreshold(alpha=0.1).fit(np.arange(9.0), np.arange(5.0))
+    >>> card = calibration_card(normals={"train": 40}, threshold=threshold, rejected=1, judged=20,
+    ...     interval=(0.009, 0.236))
     >>> card["observed false rejects"]
     '1 of 20 good test pictures: 5.0 % (95 % interval 0.9 to 23.6 %)'
     """
@@ -93,9 +92,10 @@ def calibration_card(
         )
     return {
         "normals": dict(normals),
-        "rule": rule,
-        "alpha": alpha,
-        "guarantee": guarantee,
+        "rule": threshold.rule,
+        # of the other rules, none promises a share
+        "alpha": threshold.alpha if isinstance(threshold, ConformalThreshold) else None,
+        "guarantee": threshold.guarantee_,
         "observed false rejects": observed,
         "rejected": rejected,
         "judged": judged,

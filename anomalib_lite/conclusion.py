@@ -28,7 +28,7 @@ from anomalib_lite.report.tables import write_metrics, write_scores
 from anomalib_lite.report.verdict import rate_intervals, tally
 from anomalib_lite.scores import Scores
 from anomalib_lite.scoring.postprocess import PostProcess
-from anomalib_lite.scoring.threshold import ConformalThreshold, Threshold
+from anomalib_lite.scoring.threshold import Threshold
 from anomalib_lite.types import Sample
 
 log = logging.getLogger(__name__)
@@ -89,9 +89,7 @@ def conclude(
         "data": cfg.data.name,
         "calibration": calibration_card(
             normals={role: len(data.rows[role]) for role in ("train", "validation", "calibration")},
-            rule=threshold.rule,
-            alpha=threshold.alpha if isinstance(threshold, ConformalThreshold) else None,
-            guarantee=threshold.guarantee_,
+            threshold=threshold,
             rejected=counts.false_rejects,
             judged=counts.accepted + counts.false_rejects,
             interval=observed.get("false_reject_rate"),

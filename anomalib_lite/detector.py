@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from anomalib_lite.baselines import DeepFeatures, NearestNeighbour, Variation
-from anomalib_lite.bundle import read_bundle, write_bundle
+from anomalib_lite.bundle import join_parts, part_of, read_bundle, write_bundle
 from anomalib_lite.calibration import CalibrationRecord
 from anomalib_lite.data.carrying import carry
 from anomalib_lite.data.pictures import to_tensor
@@ -239,9 +239,7 @@ class Detector:
             qualities=[float(quality) for quality in qualities],
             validation_scores=scores,
         )
-        self.validation_scores_ = np.array(scores)
-        self.calibration_scores_ = np.array(self.calibration.scores)
-        self.threshold.fit(self.calibration_scores_, self.validation_scores_)
+        self.threshold.fit(np.array(held_out), np.array(scores))
         if cuts:
             # where nearly everything was removed, the quantile is 0, above which every speck would lie
             self.learned_tau_ = max(float(np.median(cuts)), LEAST_CUT)
@@ -364,9 +362,7 @@ class Detector:
                 "scaler": self.scaler.state(),
                 "classifier": self.classifier.state(),
             }
-        arrays = {
-            f"{part}.{name}": array for part, (arrays, _) in parts.items() for name, array in arrays.items()
-        }
+        arrays = join_parts({part: arrays for part, (arrays, _) in parts.items()})
         settings = {
             "model": self.model.name,
             "parts": {part: settings for part, (_, settings) in parts.items()},
@@ -403,11 +399,7 @@ class Detector:
     @classmethod
     def _from_settings(cls, arrays: dict[str, np.ndarray], settings: dict[str, Any]) -> Self:
         def state(part: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-            prefix = f"{part}."
-            own = {
-                name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)
-            }
-            return own, settings["parts"][part]
+            return part_of(arrays, part), settings["parts"][part]
 
         if settings["model"] not in MODELS:
             raise InputError(f"bundle: model must be one of {', '.join(MODELS)}, got {settings['model']!r}")

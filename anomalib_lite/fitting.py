@@ -210,13 +210,14 @@ def _score(
 def _scores(
     detector: Detector, data: InspectionData, drawn: DrawnScores, evaluation: Evaluation, trained: Trained
 ) -> Scores:
+    assert detector.calibration is not None  # it has just been calibrated
     errors = {"validation": drawn.errors, "test": evaluation.errors.figures()}
     extra: dict[str, Any] = {"reconstruction": errors} if any(errors.values()) else {}
     if isinstance(detector.model, PatchAutoencoder):
         extra |= {"encoding_elements": encoding_elements(detector.model)}
     return Scores(
-        validation=detector.validation_scores_,
-        calibration=detector.calibration_scores_,
+        validation=np.array(detector.calibration.validation_scores),
+        calibration=np.array(detector.calibration.scores),
         drawn=drawn.raw,
         drawn_labels=drawn.labels,
         test=np.array(evaluation.raw),

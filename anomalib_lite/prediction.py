@@ -109,5 +109,6 @@ def _in_words(found: Mapping[str, Any]) -> str:
 
 
 def _draw(monitor: DriftMonitor | None, output: Path) -> None:
-    if monitor is not None and monitor.summary()["spans"]:
-        write_drift(monitor.summary(), output / "drift.png")
+    summary = None if monitor is None else monitor.summary()
+    if summary is not None and summary["spans"]:
+        write_drift(summary, output / "drift.png")

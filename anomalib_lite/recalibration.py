@@ -67,9 +67,8 @@ def recalibrate_command(arguments: Sequence[str] | None = None) -> int:
 
 
 def _recalibrate(cfg: DictConfig) -> None:
-    from anomalib_lite.run import (
-        set_threads,
-    )  # with Lightning and all: not for those who only call `recalibrate`
+    # with Lightning and all: not for those who only call `recalibrate`
+    from anomalib_lite.run import set_threads
 
     set_threads(cfg.threads)
     output = None if cfg.output is None else Path(str(cfg.output))
@@ -214,9 +213,7 @@ def _card(card: dict[str, Any], bundle: Path, digests: Sequence[str], done: Reca
         "new cut": done.after.raw_cut,
         "calibration": calibration_card(
             normals=normals | {"calibration": done.parts},
-            rule=done.after.rule,
-            alpha=done.after.alpha if isinstance(done.after, ConformalThreshold) else None,
-            guarantee=done.after.guarantee_,
+            threshold=done.after,
             rejected=0,  # the parts that set the cut cannot say what it does to others
             judged=0,
             interval=None,

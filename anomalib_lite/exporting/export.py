@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -12,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from anomalib_lite.bundle import GRAPHS, MANIFEST, PARITY, write_bundle
+from anomalib_lite.bundle import GRAPHS, MANIFEST, PARITY, join_parts, write_bundle
 from anomalib_lite.data.images import list_images
 from anomalib_lite.detector import Detector
 from anomalib_lite.exporting.graph import check_exportable, in_float32, to_onnx, to_openvino
 from anomalib_lite.exporting.parity import Parity, as_json, check_parity
 from anomalib_lite.runtime.exported import Exported
+from anomalib_lite.stages import file_digest
 from anomalib_lite.types import InputError
 
 COMPARED = 24  # photographs
@@ -52,7 +52,7 @@ def export(bundle: Path, folder: Path, *, format: str, images: Path | None, thre
     model, outputs = to_onnx(detector)
     files = {"model.onnx": model} if format == "onnx" else to_openvino(model)
     card = detector.card | {
-        "exported from": hashlib.sha256((bundle / MANIFEST).read_bytes()).hexdigest(),
+        "exported from": file_digest(bundle / MANIFEST),
         "exported as": f"{format}, float32"
         + ("" if precision in (None, "float32") else f" (bundle: {precision})"),
         "exported with": {
@@ -103,8 +103,7 @@ def _content(
     parts = {"preparation": detector.preparation.state()}
     if "embedding" in outputs:
         parts |= {"scaler": detector.scaler.state(), "classifier": detector.classifier.state()}
-    arrays = {f"{part}.{name}": a for part, (own, _) in parts.items() for name, a in own.items()}
-    return arrays, {
+    return join_parts({part: own for part, (own, _) in parts.items()}), {
         "format": format,
         "outputs": outputs,
         "parts": {part: settings for part, (_, settings) in parts.items()},

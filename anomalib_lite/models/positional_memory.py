@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from anomalib_lite.bundle import join_parts, part_of
 from anomalib_lite.data.images import MAX_PIXELS
 from anomalib_lite.data.resize import resize
 from anomalib_lite.models.reconstruction import Mapped
@@ -132,9 +133,10 @@ class PositionalMemory:
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """The Gaussians, and the backbone's weights as far as they are used."""
         arrays, backbone = self.features.state()
-        arrays = {f"backbone.{name}": array for name, array in arrays.items()}
+        parts = {"backbone": arrays}
         for window, gaussian in zip(self.windows, self.gaussians_, strict=True):
-            arrays |= {f"window{window}.{name}": array for name, array in gaussian.state().items()}
+            parts[f"window{window}"] = gaussian.state()
+        arrays = join_parts(parts)
         if self.projection_ is not None:
             arrays["projection"] = self.projection_.cpu().numpy()
         return arrays, {
@@ -152,7 +154,7 @@ class PositionalMemory:
         Raises:
             InputError: for arrays that do not fit the settings, as of another resolution or backbone.
         """
-        features = Features.from_state(_below("backbone.", arrays), settings["backbone"])
+        features = Features.from_state(part_of(arrays, "backbone"), settings["backbone"])
         memory = cls.__new__(cls)
         memory.features, memory.windows = features, tuple(settings["windows"])
         memory.channels = settings["channels"]
@@ -160,7 +162,7 @@ class PositionalMemory:
         memory.size_ = (height, width)
         memory.projection_ = torch.from_numpy(arrays["projection"]) if "projection" in arrays else None
         memory.gaussians_ = [
-            PositionalGaussian.from_state(_below(f"window{window}.", arrays)) for window in memory.windows
+            PositionalGaussian.from_state(part_of(arrays, f"window{window}")) for window in memory.windows
         ]
         counts = {len(gaussian.mean) for gaussian in memory.gaussians_}
         if (
@@ -201,7 +203,3 @@ def _projection(layers: list[Tensor], most: int) -> Tensor | None:
     drawn = np.random.default_rng(0).normal(size=(channels, most))
     directions = torch.from_numpy(np.linalg.qr(drawn)[0]).to(deviation)
     return directions / deviation.clamp_min(0.01 * float(deviation.mean()))[:, None]
-
-
-def _below(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from anomalib_lite.data.images import list_images, read_image
 from anomalib_lite.inspector import examine, unreadable
-from anomalib_lite.lines import LineWriter, part_line
+from anomalib_lite.lines import part_line
 from anomalib_lite.runtime.exported import Exported
+from anomalib_lite.stream_files import ConsumerGone, StandardOutput
 from anomalib_lite.types import InputError
 
 
@@ -30,13 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # who read the lines has enough of them
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ConsumerGone:  # who has enough lines
         return 0
 
 
 def _judge(exported: Exported, source: Path) -> int:
-    writer, code = LineWriter(sys.stdout), 0
+    writer, code = StandardOutput(), 0
     for path in [source] if source.is_file() else list_images(source):
         try:
             examined = examine(exported, read_image(path), path)

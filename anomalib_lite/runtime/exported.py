@@ -9,10 +9,10 @@ import cv2
 import faiss
 import numpy as np
 
-from anomalib_lite.bundle import GRAPHS, PARITY, read_export
+from anomalib_lite.bundle import GRAPHS, PARITY, part_of, read_export
 from anomalib_lite.calibration import CalibrationRecord
 from anomalib_lite.data.carrying import carry
-from anomalib_lite.data.preparation import Preparation
+from anomalib_lite.data.preparation import LEVELS, Preparation
 from anomalib_lite.data.resize_array import resize_array
 from anomalib_lite.inspector import judge, not_aligned
 from anomalib_lite.runtime.engines import ENGINES, Engine
@@ -20,8 +20,6 @@ from anomalib_lite.scoring.classifiers import OneClassClassifier, classifier_fro
 from anomalib_lite.scoring.scaler import Scaler
 from anomalib_lite.scoring.threshold import Threshold, threshold_from_state
 from anomalib_lite.types import Alignment, InputError, Prediction
-
-LEVELS = np.float32(65535)  # of a registered picture
 
 
 def is_export(folder: Path) -> bool:
@@ -110,12 +108,9 @@ class Exported:
             raise InputError(f"format must be one of {', '.join(ENGINES)}, got {settings['format']!r:.40}")
         cv2.setNumThreads(threads)
         faiss.omp_set_num_threads(threads)
-        parts = settings["parts"]
 
         def state(part: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-            prefix = f"{part}."
-            own = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
-            return own, parts[part]
+            return part_of(arrays, part), settings["parts"][part]
 
         preparation = Preparation.from_state(*state("preparation"), resize=resize_array)
         embeds = "embedding" in settings["outputs"]
@@ -166,7 +161,7 @@ class Exported:
 
     def _score(self, picture: np.ndarray) -> tuple[float, np.ndarray | None, float | None]:
         """Raw score, map (H, W) and mean error of a registered picture (3, H, W) uint16."""
-        found = self.engine(picture[None].astype(np.float32) / LEVELS)
+        found = self.engine(picture[None].astype(np.float32) / np.float32(LEVELS))
         anomaly_map, error = found.get("anomaly_map"), found.get("error")
         if self.scaler is None or self.classifier is None:
             raw_score = float(found["raw_score"][0])
