@@ -30,7 +30,7 @@ from omegaconf.errors import (
 from anomalib_lite.cluster.launcher import register_launcher
 from anomalib_lite.sweeping.folders import register_resolvers
 from anomalib_lite.sweeping.sweepers import register_sweepers
-from anomalib_lite.types import InputError
+from anomalib_lite.types import InputError, Terminated
 
 RAW_KEYS = re.compile(
     r"(\+{0,2})(bundle|source|images|reviews|resume|output|outputs|data\.root|data\.reference|data\.\w+_dir|corruption\.cutouts)=(.*)",
@@ -42,7 +42,7 @@ REFUSALS = (
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO,
 )  # fmt: skip
 HIDDEN = ("schema", "base")  # endings of option files that are only there to be inherited
-USAGE_ERROR, INTERRUPTED = 2, 130
+USAGE_ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
 MAX_OVERRIDES_BYTES = 2**16
 
 # here, since the process of a job on another host imports this module too, before it composes the job's config
@@ -101,8 +101,8 @@ def main(
 ) -> int:
     """Run `job` under Hydra and return the exit code: what the job returns if that is an `ExitCode`, else 0.
 
-    Prints one line and returns 2 for whatever the user got wrong, 130 after Ctrl-C; other exceptions keep their
-    traceback, since they are ours.
+    Prints one line and returns 2 for whatever the user got wrong, 130 after Ctrl-C, 143 after a SIGTERM in
+    training; other exceptions keep their traceback, since they are ours.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us instead of Hydra's own printing and exit
@@ -137,7 +137,7 @@ def main(
             raise failure
     except KeyboardInterrupt as interrupt:
         print(f"\ninterrupted; {str(interrupt) or 'what was finished is kept'}", file=sys.stderr)
-        return INTERRUPTED
+        return TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
     except Exception as error:
         if not is_users(error):
             raise

@@ -15,6 +15,7 @@ from zipfile import ZipFile
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins import TorchCheckpointIO
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -33,7 +34,7 @@ from anomalib_lite.data.pasting import Corruption
 from anomalib_lite.models.reconstruction import PatchAutoencoder, Reconstruction
 from anomalib_lite.report.files import replace_file
 from anomalib_lite.stages import StageStore, call_others, code_digest, digest, taking_over, versions
-from anomalib_lite.types import InputError
+from anomalib_lite.types import InputError, Terminated
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +133,7 @@ def train_autoencoder(
         InputError: for a checkpoint that is missing, broken or another run's, for a network that diverged, and
             where nothing can be written.
         KeyboardInterrupt: after Ctrl-C; its text says what is kept.
+        Terminated: likewise, after SIGTERM.
     """
 
     origin = {part: digest(content) for part, content in made_from.items()}
@@ -196,6 +198,8 @@ def _fit(
     last = checkpoints / "last.ckpt"
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
+    except SIGTERMException:  # a SystemExit without a code: as if all were done
+        raise Terminated(_what_is_kept(folder, last)) from None
     except SystemExit:  # Lightning's way of passing on Ctrl-C
         if trainer.interrupted:
             raise KeyboardInterrupt(_what_is_kept(folder, last)) from None

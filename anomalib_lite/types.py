@@ -15,6 +15,10 @@ if TYPE_CHECKING:  # an export runs without torch, and its predictions are the s
 GOOD = "good"
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM has come; the message says what is kept."""
+
+
 class InputError(ValueError):
     """Something the user gave is wrong; the message names the place, what was expected and what was found."""
 

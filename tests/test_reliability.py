@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from anomalib_lite.callbacks import LossHistory
 from anomalib_lite.stages import StageStore
 
 Run = Callable[..., Any]
@@ -123,3 +124,20 @@ def test_killed_while_it_prepares(
 
 def _interrupt(*arguments: Any) -> None:
     raise KeyboardInterrupt
+
+
+def test_terminated_while_it_trains(part: Path, tmp_path: Path, train: Run, finished: Any) -> None:
+    """By `timeout`, or a service that is stopped: not with exit code 0, as if there were a bundle."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LossHistory, "on_train_epoch_end", _terminate)
+        ended = train(part, tmp_path)
+    assert ended.code == 143
+    assert ended.err.splitlines()[-1].startswith("interrupted; ")
+    assert not list(tmp_path.rglob("*.unfinished"))
+    ended = train(part, tmp_path)
+    assert ended.code == 0, ended.err
+    assert (ended.folder / "scores.csv").read_bytes() == (finished.folder / "scores.csv").read_bytes()
+
+
+def _terminate(*arguments: Any) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)

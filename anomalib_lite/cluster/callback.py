@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -20,8 +22,9 @@ class LeaveToSlurm(Callback):
         heed_signals()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """As before training."""
-        heed_signals()
+        """As before training; outside Slurm, SIGTERM ends a test at once: Lightning would only take note of it."""
+        if not heed_signals() and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # until Lightning puts back what was there
 
     def __reduce__(self) -> tuple[Callable[[], LeaveToSlurm], tuple[()]]:
         """A copy in a process that Lightning starts makes that process as quiet as this one."""

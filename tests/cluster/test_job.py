@@ -83,6 +83,28 @@ def test_lightning_does_not_end_a_slurm_job_at_sigterm(
     assert capfd.readouterr().err.count("SIGTERM noted") == 9
 
 
+class Handlers(Callback):
+    """Notes what would happen at SIGTERM in a test."""
+
+    def on_test_batch_start(self, *arguments: Any) -> None:
+        self.handler = signal.getsignal(signal.SIGTERM)
+
+
+def test_outside_slurm_sigterm_ends_a_test_at_once(
+    monkeypatch: pytest.MonkeyPatch, handlers: None, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("SLURM_PROCID", raising=False)
+    signal.signal(signal.SIGTERM, before := lambda number, frame: None)
+    noted = Handlers()
+    settings: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
+    trainer = Trainer(
+        accelerator="cpu", default_root_dir=tmp_path, callbacks=[LeaveToSlurm(), noted], **settings
+    )
+    trainer.test(Slope(), DataLoader(torch.ones(3, 1)), verbose=False)
+    assert noted.handler == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 def test_outside_slurm_signals_are_left_alone(monkeypatch: pytest.MonkeyPatch, handlers: None) -> None:
     monkeypatch.delenv("SLURM_PROCID", raising=False)
     before = signal.getsignal(signal.SIGTERM)
