@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -37,6 +39,64 @@ def test_a_figure_says_whether_its_target_is_missed(monkeypatch):
     assert not Figure(name="share", value=0.3, most=0.2).met
     assert Figure(name="ratio", value=0.95, least=0.95).met
     assert Figure(name="time", value=12.0, unit="ms").met
+
+
+FAKE_PEER = """
+import json, sys
+import cv2, numpy as np
+print(json.dumps({"anomalib": "none", **json.loads(sys.argv[1])}), flush=True)
+for line in sys.stdin:
+    asked = json.loads(line)
+    if asked["do"] == "fit":
+        assert len(asked["images"]) == 40, asked
+        answer = {"fitting_seconds": 8.0, "fitting_processor_seconds": 9.0, "model_mb": 1e6}
+    else:
+        photograph = cv2.imread(asked["image"])
+        np.save(asked["map_file"], photograph.mean(axis=2))
+        answer = {"score": float(photograph.mean()), "seconds": 0.5}
+    print(json.dumps(answer), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_peer_judges_the_same_photographs_by_every_method(monkeypatch, tmp_path):
+    """With a program in the peer's place that scores by brightness; the defective parts are the brighter ones."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import peer
+    from measuring import draw, link
+
+    drawn = draw(tmp_path / "drawn", (128, 96))
+    part = tmp_path / "parts" / "part"
+    link(drawn, part / "train" / "good", 40)
+    link(drawn, part / "test" / "good", 3)
+    (part / "test" / "bright").mkdir()
+    (part / "ground_truth" / "bright").mkdir(parents=True)
+    for number in range(3):
+        photograph = cv2.imread(str(drawn[number]))
+        mask = np.zeros(photograph.shape[:2], np.uint8)
+        mask[20:50, 20:60] = 255
+        photograph[mask > 0] = 255
+        cv2.imwrite(str(part / "test" / "bright" / f"{number:03}.png"), photograph)
+        cv2.imwrite(str(part / "ground_truth" / "bright" / f"{number:03}_mask.png"), mask)
+    environment = tmp_path / "environment"
+    (environment / "bin").mkdir(parents=True)
+    python = environment / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    (environment / "installed").touch()
+    (tmp_path / "fake.py").write_text(FAKE_PEER)
+    monkeypatch.setattr(peer, "WORKER", tmp_path / "fake.py")
+    out = tmp_path / "peer.json"
+    options = ["--root", tmp_path / "parts", "--categories", "part", "--size", "128", "--threads", "1"]
+    options += ["--environment", environment, "--out", out, "--set", "data.registration=none"]
+    monkeypatch.setattr(sys, "argv", ["peer.py", *map(str, options)])
+    peer.main()
+    found = {figure["name"]: figure["value"] for figure in json.loads(out.read_text())["figures"]}
+    for name in ("PatchCore 1 %", "PaDiM", "positional_memory", "positional_memory, ONNX"):
+        assert found[f"part, seed 0: {name}: image AUROC"] == 100
+        assert found[f"part, seed 0: {name}: pixel AUROC"] > 80
+    assert found["part, seed 0: PaDiM: file to map"] == 500
+    assert 0 < found["part, seed 0: model on disk / PaDiM"] < 0.5
 
 
 def test_accuracy_is_a_benchmark_of_the_papers_methods(monkeypatch, tmp_path):
