@@ -155,6 +155,8 @@ def without_secrets(url: str) -> str:
 
     >>> without_secrets("rtsp://line:secret@10.0.0.7/ch1?token=secret&size=2")
     'rtsp://line:***@10.0.0.7/ch1?token=***&size=2'
+    >>> without_secrets("rtsp://line:p@ss@10.0.0.7/ch1")
+    'rtsp://line:***@10.0.0.7/ch1'
     """
-    url = re.sub(r"(://[^/@:\s]*):[^/@\s]*@", r"\1:***@", url)
+    url = re.sub(r"(://[^/@:\s]*):[^/?#\s]*@", r"\1:***@", url)  # to the last @: a password may hold one
     return re.sub(r"(?i)(\b(?:pass\w*|pwd|token|key|secret)=)[^&/?#]*", r"\1***", url)
