@@ -157,9 +157,8 @@ class _Stream:
             return None, unreadable(path, frame.error)
         try:
             return photograph, examine(self.inspector, photograph, path)
-        except (
-            InputError
-        ) as error:  # of one frame that is too small, say: it must not end the night's inspection
+        except InputError as error:
+            # of one frame that is too small, say: it must not end the night's inspection
             return photograph, unreadable(path, str(error))
 
     def _film(self, path: Path, frame: Frame, photograph: np.ndarray | None, examined: Examined) -> None:
