@@ -103,14 +103,15 @@ def peak_private_mb(command: Sequence[str], *, allowed: Sequence[int] = (0,)) ->
     return peak / 1024
 
 
-def parser_of(description: str | None) -> argparse.ArgumentParser:
-    """The options that every benchmark of speed has."""
+def parser_of(description: str | None, *, quick: bool = True) -> argparse.ArgumentParser:
+    """The options that benchmarks of speed share; `quick` where there is a small version of it."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="small and short, to see that it runs")
+    if quick:
+        parser.add_argument("--quick", action="store_true", help="small and short, to see that it runs")
     return parser
 
 

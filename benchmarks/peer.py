@@ -32,7 +32,7 @@ from measuring import Figure, parser_of, write_figures
 from anomalib_lite import building, run
 from anomalib_lite.callbacks import fit_and_calibrate
 from anomalib_lite.console import config_folder
-from anomalib_lite.data.images import read_image, read_mask
+from anomalib_lite.data.images import image_size, list_images, read_image, read_mask
 from anomalib_lite.exporting.export import export
 from anomalib_lite.inspector import Inspector, examine, load_inspector
 from anomalib_lite.metrics import PixelMetrics, image_metrics
@@ -115,39 +115,29 @@ def compared(
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         cfg = compose("train", options)
     rows, samples = ours(work, cfg, arguments.threads)
-    train = sorted(
-        str(path) for path in (arguments.root / category / "train" / "good").iterdir() if path.is_file()
-    )
+    train = [str(path) for path in list_images(arguments.root / category / "train" / "good")]
     asked = PEERS | (TEN_PERCENT if arguments.ten_percent else {})
+    same = {"size": arguments.size, "seed": seed, "threads": arguments.threads, "weights": str(weights)}
+    same |= {"backbone": BACKBONE, **normalisation()}
     peers = []
     for name, (method, share) in asked.items():
-        settings = {
-            "method": method,
-            "share": share,
-            "size": arguments.size,
-            "seed": seed,
-            "weights": str(weights),
-        }
-        peer = Peer(
-            python, settings | {"threads": arguments.threads, "backbone": BACKBONE, **normalisation()}
-        )
-        print(
-            f"{category}, seed {seed}: fitting {name} of anomalib {peer.about['anomalib']}", file=sys.stderr
-        )
+        peer = Peer(python, same | {"method": method, "share": share})
+        version = peer.about["anomalib"]
+        print(f"{category}, seed {seed}: fitting {name} of anomalib {version}", file=sys.stderr)
         fitted = peer.ask("fit", images=train)
         rows[name] = Row(judge=judge_of(peer, work / "map.npy"), fitted=fitted)
         peers.append(peer)
-    for number in range(-WARM_UP, len(samples)):
-        sample = samples[max(number, 0)]
-        mask = mask_of(sample) if number >= 0 else None
+    for _ in range(WARM_UP):
+        for row in rows.values():
+            row.judge(samples[0].path)
+    for sample in samples:
+        mask = mask_of(sample)
         for row in rows.values():
             score, anomaly_map, seconds = row.judge(sample.path)
             time.sleep(REST)
-            if number >= 0:
-                assert mask is not None
-                row.raw.append(score)
-                row.seconds.append(seconds)
-                row.pixels.update(np.maximum(anomaly_map, 0), mask)
+            row.raw.append(score)
+            row.seconds.append(seconds)
+            row.pixels.update(np.maximum(anomaly_map, 0), mask)
     for peer in peers:
         peer.end()
     return figures_of(rows, samples, f"{category}, seed {seed}")
@@ -219,10 +209,8 @@ def judge_of(peer: Peer, folder: Path) -> Callable[[Path], tuple[float, np.ndarr
 
 def mask_of(sample: Sample) -> np.ndarray:
     """(H, W) bool in the photograph's pixels; nothing for a good part."""
-    height, width = read_image(sample.path).shape[:2]
-    if sample.mask_path is None:
-        return np.zeros((height, width), bool)
-    return read_mask(sample.mask_path, (height, width))
+    size = image_size(sample.path)
+    return np.zeros(size, bool) if sample.mask_path is None else read_mask(sample.mask_path, size)
 
 
 def figures_of(rows: dict[str, Row], samples: list[Sample], about: str) -> list[Figure]:
@@ -268,7 +256,7 @@ def figures_of(rows: dict[str, Row], samples: list[Sample], about: str) -> list[
 
 
 def main() -> None:
-    parser = parser_of(__doc__)
+    parser = parser_of(__doc__, quick=False)
     parser.add_argument("--root", type=Path, required=True, help="folder that holds the categories")
     parser.add_argument("--categories", nargs="+", required=True)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])

@@ -24,10 +24,10 @@ from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 NEIGHBOURS = 9
 DIMENSIONS = 100  # as PaDiM's paper has it for a small backbone
 BATCH = 8  # pictures, while fitting
-STRIDES = {
-    "patchcore": ("blocks.2", "blocks.4"),
-    "padim": ("blocks.1", "blocks.2", "blocks.4"),
-}  # 8, 16; 4, 8, 16
+LAYERS = {
+    "patchcore": ["blocks.2", "blocks.4"],  # of strides 8 and 16
+    "padim": ["blocks.1", "blocks.2", "blocks.4"],  # of strides 4, 8 and 16
+}
 
 
 class Peer:
@@ -51,7 +51,7 @@ class Peer:
         torch.manual_seed(seed)
         self.size, self.share = size, share
         self.mean, self.deviation = torch.tensor(mean), torch.tensor(deviation)
-        layers = list(STRIDES[method])
+        layers = LAYERS[method]
         if method == "patchcore":
             self.model: Any = PatchcoreModel(
                 layers=layers, backbone=backbone, pre_trained=False, num_neighbors=NEIGHBOURS
@@ -80,11 +80,13 @@ class Peer:
             else:
                 self.model.fit()
         self.model.eval()
-        content = io.BytesIO()
-        torch.save(self.model.state_dict(), content)
-        return {
+        took = {
             "fitting_seconds": time.perf_counter() - start,
             "fitting_processor_seconds": time.process_time() - processor,
+        }
+        content = io.BytesIO()
+        torch.save(self.model.state_dict(), content)
+        return took | {
             "model_mb": len(content.getvalue()) / 1e6,
             "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }
