@@ -257,6 +257,8 @@ class Detector:
         total, count = torch.zeros(()), 0
         for image in validation:
             total, count = total + self.postprocess.reduce(self.map(image).low_error), count + 1
+        if count == 0:
+            raise InputError("postprocess.relative=true needs validation normals, found none")
         return total / count, count
 
     def usual_for_others(self, image: Tensor) -> Tensor | None:
@@ -337,15 +339,15 @@ class Detector:
             error=mean_error(scored.mapped) if self.localises else None,
             threshold=self.threshold,
             tau=self.tau_,
-            minimum_area=self.postprocess.minimum_area,
+            rule=self.postprocess.mask_rule,
         )
 
     def carry(
         self, anomaly_map: np.ndarray, alignment: Alignment, size: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """A registered picture's map (H0, W0) and mask, None without a pixel cut, in the photograph's pixels `size`."""
-        area = self.postprocess.minimum_area
-        return carry(self.preparation, anomaly_map, alignment, size, tau=self.tau_, minimum_area=area)
+        rule = self.postprocess.mask_rule
+        return carry(self.preparation, anomaly_map, alignment, size, tau=self.tau_, rule=rule)
 
     def save(self, folder: Path, *, card: dict[str, Any]) -> None:
         """Write the bundle: everything needed to predict on another machine; `card` says where it comes from.

@@ -23,6 +23,7 @@ from anomalib_lite.metrics import PixelMetrics, bootstrap, image_metrics, per_de
 from anomalib_lite.models.reconstruction import PatchAutoencoder
 from anomalib_lite.report.contact_sheet import contact_sheet
 from anomalib_lite.report.gallery import choose_examples
+from anomalib_lite.scoring.pixel_mask import MaskRule
 from anomalib_lite.scoring.threshold import F1Threshold, Threshold
 from anomalib_lite.types import Alignment, Batch, Example, Prediction, Sample
 
@@ -73,7 +74,7 @@ def validation_metrics(drawn: DrawnScores, threshold: Threshold) -> dict[str, fl
 
 def drawn_defects(normals: Pictures, *, seed: int) -> Iterator[Drawn]:
     """Every picture as it is, `image` and `original` in one, then with defects drawn onto it."""
-    copies = -(-DRAWN_DEFECTS // len(normals))
+    copies = -(-DRAWN_DEFECTS // max(1, len(normals)))
     for number, image in enumerate(normals.images()):
         yield Drawn(image, np.zeros(image.shape[-2:], bool), image)
         photograph = image[0].permute(1, 2, 0).numpy()  # (H, W, 3)
@@ -132,10 +133,9 @@ class Evaluation:
         if sample.mask_path is not None:
             self.pixels = self._pixels
         carried, flagged = self.detector.carry(scored.anomaly_map, alignment, size)
-        # a cut on the map can be moved afterwards; what the minimum area took out can't
-        self._pixels.update(
-            carried, mask, flagged=flagged if self.detector.postprocess.minimum_area > 1 else None
-        )
+        # a cut on the map can be moved afterwards; what the mask's rule took out can't
+        cut_alone = self.detector.postprocess.mask_rule.cut_alone
+        self._pixels.update(carried, mask, flagged=None if cut_alone else flagged)
 
 
 def judge_all(
@@ -156,7 +156,7 @@ def judge_all(
                 error=None,
                 threshold=threshold,
                 tau=None,
-                minimum_area=0,
+                rule=MaskRule(),
             )
         )
     return predictions

@@ -11,7 +11,7 @@ import numpy as np
 
 from anomalib_lite.calibration import CalibrationRecord
 from anomalib_lite.scoring.defects import find_defects
-from anomalib_lite.scoring.pixel_mask import pixel_mask
+from anomalib_lite.scoring.pixel_mask import MaskRule
 from anomalib_lite.scoring.threshold import Threshold
 from anomalib_lite.types import Alignment, Prediction
 
@@ -56,7 +56,7 @@ class Localised:
     """An anomaly map in the photograph's own pixels."""
 
     anomaly_map: np.ndarray  # (H0, W0) float32
-    mask: np.ndarray  # (H0, W0) bool, above the cut, less regions below the minimum area
+    mask: np.ndarray  # (H0, W0) bool, above the cut, as the mask's rule has it
     cut: float  # above 0, for drawing
 
 
@@ -105,14 +105,14 @@ def judge(
     error: float | None,
     threshold: Threshold,
     tau: float | None,
-    minimum_area: int,
+    rule: MaskRule,
 ) -> Prediction:
     """The verdict on a picture of which raw score and map (H, W) are known."""
     raw = np.array([raw_score])
     score, label = threshold.normalise(raw), threshold.label(raw)
     mask = None
     if anomaly_map is not None and tau is not None:
-        mask = pixel_mask(anomaly_map, tau, minimum_area=minimum_area)
+        mask = rule(anomaly_map, tau)
     return Prediction(
         path=path,
         raw_score=raw_score,

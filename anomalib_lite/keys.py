@@ -73,8 +73,8 @@ def scores_key(
 
 
 def without_cut(postprocess: PostProcess) -> PostProcess:
-    """A cut on the map can be moved afterwards; which regions are too small can't be told without the maps."""
-    return postprocess if postprocess.minimum_area > 1 else replace(postprocess, tau=None)
+    """A cut on the map can be moved afterwards; what the mask's rule takes out can't be told without the maps."""
+    return replace(postprocess, tau=None) if postprocess.mask_rule.cut_alone else postprocess
 
 
 def device_of(cfg: DictConfig) -> torch.device:

@@ -449,7 +449,7 @@ def test_a_small_region_is_not_in_the_mask_of_the_photograph_either() -> None:
     anomaly_map[4:6, 4:6] = 1.0  # 4 pixels
     anomaly_map[20:30, 20:30] = 1.0
     _, alignment = detector.preparation(photographs(1, seed=6)[0])
-    mask = detector.postprocess.mask(anomaly_map, 0.5)
+    mask = detector.postprocess.mask_rule(anomaly_map, 0.5)
     scored = Scored(0.0, anomaly_map, None, detector.score(torch.rand(1, 3, 48, 64)).mapped)
     prediction = detector.judge(scored, Path("new.png"), alignment)
     assert np.array_equal(prediction.pred_mask, mask)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from anomalib_lite.scoring.pixel_mask import pixel_mask
+from anomalib_lite.scoring.pixel_mask import MaskRule
 from anomalib_lite.types import Alignment
 
 LOWERED = 0.99  # of the pixel cut: not the cut itself, which interpolation may round up
@@ -28,7 +28,7 @@ def carry(
     size: tuple[int, int],
     *,
     tau: float | None,
-    minimum_area: int,
+    rule: MaskRule,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """A registered picture's map (H, W) and its mask above `tau` in the pixels (H0, W0) of a photograph of `size`.
 
@@ -37,9 +37,9 @@ def carry(
     carried = preparation.to_photograph(anomaly_map, alignment, size)
     if tau is None:
         return carried, None
-    removed = (anomaly_map > tau) & ~pixel_mask(anomaly_map, tau, minimum_area=minimum_area)
+    removed = (anomaly_map > tau) & ~rule(anomaly_map, tau)
     if not removed.any():
         return carried, carried > tau
-    # what the minimum area took out of the mask must not come back once the map is carried
+    # what the rule took out of the mask must not come back once the map is carried
     lowered = np.where(removed, np.float32(LOWERED * tau), anomaly_map)
     return carried, preparation.to_photograph(lowered, alignment, size) > tau

@@ -108,6 +108,7 @@ def _content(
         "outputs": outputs,
         "parts": {part: settings for part, (_, settings) in parts.items()},
         "tau": detector.tau_,
+        "peak_share": detector.postprocess.peak_share,
         "minimum_area": detector.postprocess.minimum_area,
         "mm_per_pixel": detector.mm_per_pixel,
         "threshold": detector.threshold.state(),

@@ -17,6 +17,7 @@ from anomalib_lite.data.resize_array import resize_array
 from anomalib_lite.inspector import judge, not_aligned
 from anomalib_lite.runtime.engines import ENGINES, Engine
 from anomalib_lite.scoring.classifiers import OneClassClassifier, classifier_from_state
+from anomalib_lite.scoring.pixel_mask import MaskRule
 from anomalib_lite.scoring.scaler import Scaler
 from anomalib_lite.scoring.threshold import Threshold, threshold_from_state
 from anomalib_lite.types import Alignment, InputError, Prediction
@@ -36,7 +37,7 @@ class Exported:
         scaler, classifier: of the embedding; None where the graph gives the raw score.
         threshold: fitted.
         tau: the pixel cut; None without one.
-        minimum_area: of a region of the mask, in pixels of the registered picture.
+        rule: what of the pixels above the cut is in the mask.
         mm_per_pixel: of the photograph; None: unknown.
         on_not_aligned: whether a photograph that could not be aligned is rejected unseen or scored all the same.
         calibration: what calibration has seen; None in older bundles.
@@ -52,7 +53,7 @@ class Exported:
         classifier: OneClassClassifier | None,
         threshold: Threshold,
         tau: float | None,
-        minimum_area: int,
+        rule: MaskRule,
         mm_per_pixel: float | None,
         on_not_aligned: Literal["reject", "score"],
         calibration: CalibrationRecord | None,
@@ -62,7 +63,7 @@ class Exported:
             raise InputError(f"on_not_aligned must be reject or score, got {on_not_aligned!r}")
         self.preparation, self.engine = preparation, engine
         self.scaler, self.classifier, self.threshold = scaler, classifier, threshold
-        self.tau_, self.minimum_area, self.mm_per_pixel = tau, minimum_area, mm_per_pixel
+        self.tau_, self.rule, self.mm_per_pixel = tau, rule, mm_per_pixel
         self.on_not_aligned: Literal["reject", "score"] = on_not_aligned
         self.calibration, self.card = calibration, card
 
@@ -122,7 +123,8 @@ class Exported:
             classifier=classifier_from_state(*state("classifier")) if embeds else None,
             threshold=threshold_from_state(settings["threshold"]),
             tau=None if settings["tau"] is None else float(settings["tau"]),
-            minimum_area=int(settings["minimum_area"]),
+            # exports from before there was a peak_share have none
+            rule=MaskRule(peak_share=settings.get("peak_share", 0.0), minimum_area=settings["minimum_area"]),
             mm_per_pixel=None if settings["mm_per_pixel"] is None else float(settings["mm_per_pixel"]),
             on_not_aligned=settings["on_not_aligned"],
             calibration=None if record is None else CalibrationRecord.from_state(record),
@@ -156,7 +158,7 @@ class Exported:
             error=error,
             threshold=self.threshold,
             tau=self.tau_,
-            minimum_area=self.minimum_area,
+            rule=self.rule,
         )
 
     def _score(self, picture: np.ndarray) -> tuple[float, np.ndarray | None, float | None]:
@@ -183,5 +185,4 @@ class Exported:
         self, anomaly_map: np.ndarray, alignment: Alignment, size: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """A registered picture's map (H, W) and mask, None without a pixel cut, in the photograph's pixels `size`."""
-        tau, area = self.tau_, self.minimum_area
-        return carry(self.preparation, anomaly_map, alignment, size, tau=tau, minimum_area=area)
+        return carry(self.preparation, anomaly_map, alignment, size, tau=self.tau_, rule=self.rule)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 from torch import Tensor
 
 from anomalib_lite.scoring.anomaly_map import (
@@ -20,7 +19,7 @@ from anomalib_lite.scoring.anomaly_map import (
     relative_to_usual,
     remove_predicted,
 )
-from anomalib_lite.scoring.pixel_mask import pixel_mask
+from anomalib_lite.scoring.pixel_mask import MaskRule
 from anomalib_lite.types import InputError
 
 TAU_FROM = ("normals", "drawn_defects")
@@ -45,7 +44,7 @@ class PostProcess:
         tau: the pixel cut on the map: the mask is what lies above. None: learned, see tau_from.
         tau_from: `normals` (one pixel in 1000 of validation normals lies above) or `drawn_defects` (the best F1 score
             on defects drawn onto them).
-        minimum_area: of a region of the mask, in pixels of the registered picture: smaller ones are not in it.
+        peak_share, minimum_area: of the mask's regions, see `MaskRule`.
         mm_per_pixel: of the photograph, for the area of defects; None: unknown.
     """
 
@@ -58,6 +57,7 @@ class PostProcess:
     opening: int = 1
     tau: float | None = None
     tau_from: str = "normals"
+    peak_share: float = 0.0
     minimum_area: int = 0
     mm_per_pixel: float | None = None
 
@@ -71,8 +71,9 @@ class PostProcess:
             _check(
                 key, isinstance(kernel, int) and kernel >= 1 and kernel % 2 == 1, "odd and positive", kernel
             )
-        for key, count in (("border", self.border), ("minimum_area", self.minimum_area)):
-            _check(key, isinstance(count, int) and count >= 0, "a whole number, 0 or more", count)
+        border = self.border
+        _check("border", isinstance(border, int) and border >= 0, "a whole number, 0 or more", border)
+        _ = self.mask_rule  # checks its own
         _check("gaussian", 0 <= self.gaussian < math.inf, "0 or more pixels", self.gaussian)
         for key, cut in (("predicted_error", self.predicted_error), ("tau", self.tau)):
             _check(key, cut is None or 0 <= cut < math.inf, "0 or more, or null", cut)
@@ -115,15 +116,10 @@ class PostProcess:
             anomaly_map = step(anomaly_map)
         return anomaly_map
 
-    def mask(self, anomaly_map: np.ndarray, tau: float) -> np.ndarray:
-        """Where a map (H, W) on the registered picture is above `tau`, less regions below `minimum_area`; bool (H, W).
-
-        Pixels that touch at a corner belong to one region.
-
-        >>> PostProcess(minimum_area=2).mask(np.array([[0.0, 1.0, 1.0, 0.0, 1.0]], np.float32), tau=0.5)
-        array([[False,  True,  True, False, False]])
-        """
-        return pixel_mask(anomaly_map, tau, minimum_area=self.minimum_area)
+    @property
+    def mask_rule(self) -> MaskRule:
+        """What of a map on the registered picture is in its mask."""
+        return MaskRule(peak_share=self.peak_share, minimum_area=self.minimum_area)
 
 
 def _check(key: str, holds: bool, expected: str, found: object) -> None:

@@ -13,6 +13,7 @@ from anomalib_lite.data.preparation import Preparation
 from anomalib_lite.data.registration import Registration
 from anomalib_lite.runtime import __main__ as runtime
 from anomalib_lite.runtime.exported import Exported
+from anomalib_lite.scoring.pixel_mask import MaskRule
 from anomalib_lite.scoring.threshold import FixedThreshold
 
 
@@ -45,7 +46,7 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         classifier=None,
         threshold=FixedThreshold(raw_value=0.5).fit(np.zeros(3), np.zeros(3)),
         tau=0.5,
-        minimum_area=0,
+        rule=MaskRule(),
         mm_per_pixel=0.5,
         on_not_aligned="reject",
         calibration=None,

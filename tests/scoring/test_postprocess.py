@@ -88,17 +88,17 @@ def test_mask_by_hand() -> None:
     anomaly_map[0, 7] = 0.7  # one
     anomaly_map[5, 0:3] = 0.2  # at the cut, not above
     for minimum_area, expected in ((0, 6), (1, 6), (2, 5), (3, 3), (4, 0)):
-        mask = PostProcess(minimum_area=minimum_area).mask(anomaly_map, 0.2)
+        mask = PostProcess(minimum_area=minimum_area).mask_rule(anomaly_map, 0.2)
         assert mask.dtype == bool
         assert mask.shape == (6, 8)
         assert mask.sum() == expected
-    assert np.argwhere(PostProcess(minimum_area=3).mask(anomaly_map, 0.2)).tolist() == [
+    assert np.argwhere(PostProcess(minimum_area=3).mask_rule(anomaly_map, 0.2)).tolist() == [
         [0, 0],
         [1, 1],
         [2, 2],
     ]
     # the settings' own cut is the detector's business: it may have learned another one
-    assert PostProcess(tau=0.75).mask(anomaly_map, 0.2).sum() == 6
+    assert PostProcess(tau=0.75).mask_rule(anomaly_map, 0.2).sum() == 6
 
 
 @settings(deadline=None, max_examples=25)
@@ -114,12 +114,12 @@ def test_mask_equals_scikit_image(height: int, width: int, minimum_area: int, ta
     regions = label(above, connectivity=2)
     large = np.flatnonzero(np.bincount(regions.ravel()) >= minimum_area)
     expected = above & np.isin(regions, large)
-    assert np.array_equal(PostProcess(minimum_area=minimum_area).mask(anomaly_map, tau), expected)
+    assert np.array_equal(PostProcess(minimum_area=minimum_area).mask_rule(anomaly_map, tau), expected)
 
 
 def test_a_region_of_everything_is_kept() -> None:
-    assert PostProcess(minimum_area=20).mask(np.ones((4, 5), np.float32), 0.5).all()
-    assert not PostProcess(minimum_area=21).mask(np.ones((4, 5), np.float32), 0.5).any()
+    assert PostProcess(minimum_area=20).mask_rule(np.ones((4, 5), np.float32), 0.5).all()
+    assert not PostProcess(minimum_area=21).mask_rule(np.ones((4, 5), np.float32), 0.5).any()
 
 
 @pytest.mark.parametrize("name", ["default", "conveyor", "pixel_cut"])
@@ -162,6 +162,7 @@ def test_conveyor_removes_what_the_network_knows_and_blurs_the_speck() -> None:
         ({"opening": 0}, "postprocess.opening must be odd and positive, got 0"),
         ({"opening": 6}, "postprocess.opening must be odd and positive, got 6"),
         ({"border": -1}, "postprocess.border must be a whole number, 0 or more, got -1"),
+        ({"peak_share": 1.0}, "postprocess.peak_share must be 0 or more and below 1, got 1.0"),
         ({"minimum_area": -5}, "postprocess.minimum_area must be a whole number, 0 or more, got -5"),
         ({"minimum_area": 2.5}, "postprocess.minimum_area must be a whole number, 0 or more, got 2.5"),
         ({"gaussian": -0.5}, "postprocess.gaussian must be 0 or more pixels, got -0.5"),
