@@ -21,6 +21,7 @@ from anomalib_lite.models.model import Model
 from anomalib_lite.models.positional_memory import PositionalMemory
 from anomalib_lite.models.reconstruction import PatchAutoencoder
 from anomalib_lite.scoring.embedding import Embedder, Weights, find_weights
+from anomalib_lite.scoring.threshold import NoThreshold, Threshold
 from anomalib_lite.stages import StageStore
 from anomalib_lite.types import InputError
 
@@ -46,12 +47,14 @@ def make_data(cfg: DictConfig, store: StageStore) -> InspectionData:
         motion=data.motion,
         reference=None if data.reference is None else Path(data.reference),
     )
+    threshold: Threshold = value_object(cfg.threshold)
     crop: Any = OmegaConf.to_container(data.crop) if OmegaConf.is_list(data.crop) else data.crop
     return InspectionData(
         source=instantiate(data.source),
         preparation=Preparation(registration=registration, crop=crop, size=data.size),
         roles=value_object(cfg.roles),
-        calibration_minimum=value_object(cfg.threshold).minimum_calibration(),
+        calibration_minimum=threshold.minimum_calibration(),
+        scores_only=isinstance(threshold, NoThreshold) and _looks_through_backbone(cfg),
         grid=value_object(cfg.grid),
         downsize=network_size(data.downsize),
         batch_size=cfg.model.batch_size,
@@ -71,7 +74,7 @@ def check_settings(cfg: DictConfig, data: InspectionData) -> None:
     """
     for group in (cfg.corruption, cfg.augmentation):
         value_object(group)
-    if data.largest is not None and data.grid.size > min(data.largest):
+    if cfg.model.trains and data.largest is not None and data.grid.size > min(data.largest):
         raise InputError(
             f"grid.size must be at most {min(data.largest)}, the side of the picture that the network sees "
             f"(data.downsize, data.size), got {data.grid.size}"
@@ -151,7 +154,7 @@ def make_model(cfg: DictConfig, data: InspectionData) -> Model:
             return baseline(weights=find_weights(cfg.embedding.backbone))
         return baseline(downsize=data.downsize) if callable(baseline) else baseline
     seed_everything(cfg.seed, workers=True, verbose=False)
-    network = instantiate(cfg.model.network)(positions=data.positions)
+    network = instantiate(cfg.model.network)(positions=data.grid.count(data.downsize))
     return PatchAutoencoder(network=network, grid=data.grid, downsize=data.downsize)
 
 

@@ -63,10 +63,12 @@ def gather_facts(
         "registration": data.preparation.registration.decision_,
         "registered picture": " x ".join(map(str, data.pictures.shape[-2:])) + " pixels (height x width)",
         "network's picture": " x ".join(map(str, data.downsize)) + " pixels (height x width)",
-        "patches": f"{data.positions} of {data.grid.size} pixels, stride {data.grid.stride}",
         "device": torch.cuda.get_device_name() if detector.device.type == "cuda" else "processor",
         "machine": f"{platform.machine()}, {threads} threads, {platform.platform()}",
     }
+    if isinstance(detector.model, PatchAutoencoder):
+        patches = data.grid.count(data.downsize)
+        facts["patches"] = f"{patches} of {data.grid.size} pixels, stride {data.grid.stride}"
     backbone = detector.model.features if isinstance(detector.model, PositionalMemory) else detector.embedder
     if backbone is not None:
         weights = backbone.weights

@@ -77,6 +77,7 @@ class InspectionData(LightningDataModule):
         preparation: unfitted; learns from the training normals alone.
         roles: the shares held out.
         calibration_minimum: calibration normals that the threshold rule needs.
+        scores_only: whether a few pictures, all learned from, will do: see `split_normals`.
         grid: patches of the downsized picture.
         downsize: of the picture that the network sees: its long side, pixels; or (height, width), whatever the
             part's shape, for networks that take a picture of one size as a whole; None: the registered picture.
@@ -96,6 +97,7 @@ class InspectionData(LightningDataModule):
         preparation: Preparation,
         roles: Roles,
         calibration_minimum: int,
+        scores_only: bool,
         grid: PatchGrid,
         downsize: int | tuple[int, int] | None,
         batch_size: int,
@@ -113,13 +115,13 @@ class InspectionData(LightningDataModule):
         _check_least("model.steps_per_epoch", steps_per_epoch, 1)
         _check_least("seed", seed, 0)
         self.source, self.preparation, self.roles = source, preparation, roles
-        self.calibration_minimum, self.grid, self.wanted = calibration_minimum, grid, downsize
+        self.calibration_minimum, self.scores_only = calibration_minimum, scores_only
+        self.grid, self.wanted = grid, downsize
         self.batch_size, self.steps_per_epoch = batch_size, steps_per_epoch
         self.seed, self.store, self.num_workers = seed, store, num_workers
         self.on_bad_image, self.on_not_aligned = on_bad_image, on_not_aligned
         self.excluded: list[tuple[str, str]] = []
-        # one patch, until `setup` knows the pictures
-        self.downsize, self.positions = (grid.size, grid.size), 1
+        self.downsize = (grid.size, grid.size)  # one patch, until `setup` knows the pictures
         self.ready = False
 
     @property
@@ -142,6 +144,7 @@ class InspectionData(LightningDataModule):
             validation_share=self.roles.validation_share,
             calibration_share=self.roles.calibration_share,
             calibration_minimum=self.calibration_minimum,
+            scores_only=self.scores_only,
             seed=self.seed,
         )
         test = [sample for sample in samples if sample.split == "test"]
@@ -164,7 +167,6 @@ class InspectionData(LightningDataModule):
         self.downsize = (
             self.wanted if isinstance(self.wanted, tuple) else fit_long_side((height, width), self.wanted)
         )
-        self.positions = self.grid.count(self.downsize)  # an InputError here, before any training
         self.ready = True
 
     @cached_property
@@ -241,7 +243,8 @@ class InspectionData(LightningDataModule):
             [row for row in range(start, start + count) if row not in out]
             for start, count in zip(starts, counts, strict=False)
         )
-        if len(calibration) < self.calibration_minimum or len(train) < 2 or not validation:
+        held_out = len(calibration) >= self.calibration_minimum and validation
+        if not (self.scores_only and train) and (len(train) < 2 or not held_out):
             raise InputError(
                 f"after leaving out {len(out)} parts that could not be aligned, {len(train)} train, {len(validation)} "
                 f"validation and {len(calibration)} calibration pictures are left; "

@@ -105,16 +105,18 @@ def split_normals(
     validation_share: float,
     calibration_share: float,
     calibration_minimum: int,
+    scores_only: bool,
     seed: int,
 ) -> Splits:
     """Split the training normals among `samples` at random, whatever their order and wherever they lie.
 
     A new picture leaves nearly all others where they are. Where pictures are few, the shares give way to what
-    training and the threshold need at least; raises InputError if there are fewer than that.
+    training and the threshold need at least; raises InputError if there are fewer than that. With `scores_only` (no
+    verdict is asked for, and the model can do without validation) so few are all learned from.
 
     >>> samples = [Sample(Path(f"{i}.png"), "train") for i in range(28)]
     >>> splits = split_normals(
-    ...     samples, validation_share=0.1, calibration_share=0.15, calibration_minimum=9, seed=0
+    ...     samples, validation_share=0.1, calibration_share=0.15, calibration_minimum=9, scores_only=False, seed=0
     ... )
     >>> len(splits.train), len(splits.validation), len(splits.calibration)
     (16, 3, 9)
@@ -126,12 +128,15 @@ def split_normals(
         )
     normals = [sample for sample in samples if sample.split == "train"]
     spare = len(normals) - TRAIN_MINIMUM - VALIDATION_MINIMUM - calibration_minimum
+    if scores_only and normals and spare < 0:
+        return Splits(train=_by_name(normals), validation=[], calibration=[])
     if spare < 0:
         place = f" in {normals[0].path.parent}" if normals else ""
         raise InputError(
             f"found {len(normals)} normal picture{'s' * (len(normals) != 1)}{place}: expected at least "
             f"{len(normals) - spare}, {TRAIN_MINIMUM} to learn from, {VALIDATION_MINIMUM} for validation and "
-            f"{calibration_minimum} to set the threshold"
+            f"{calibration_minimum} to set the threshold; a single one is enough for raw scores and maps without "
+            "a verdict: model=positional_memory threshold=none"
         )
     wanted = round(calibration_share * len(normals)) - calibration_minimum
     calibration = calibration_minimum + min(max(wanted, 0), spare)

@@ -256,6 +256,10 @@ class NoThreshold(Threshold):
         if self.value is not None:
             raise InputError(f"threshold.value={self.value} moves a cut, but threshold=none has none")
 
+    def fit(self, calibration: np.ndarray, validation: np.ndarray) -> Self:
+        """Learn nothing; there may be no scores at all."""
+        return super().fit(calibration, validation if len(validation) else np.ones(1))
+
     def _fit_cut(self, calibration: np.ndarray) -> None:
         self.cut_ = None
         self.guarantee_ = "none: no threshold was asked for"

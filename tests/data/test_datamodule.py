@@ -23,6 +23,7 @@ def make_data(root, store, **changes) -> InspectionData:
         "preparation": Preparation(registration=Registration(method="none"), crop=None, size=None),
         "roles": Roles(validation_share=0.1, calibration_share=0.15),
         "calibration_minimum": 9,
+        "scores_only": False,
         "grid": PatchGrid(size=16, stride=8),
         "downsize": 32,
         "batch_size": 8,
@@ -107,8 +108,9 @@ def test_bad_training_image_is_an_error_or_listed(root, tmp_path):
 
 
 def test_patch_larger_than_the_picture(root, tmp_path):
+    data = make_data(root, StageStore(root=tmp_path / "stages"), grid=PatchGrid(size=64, stride=32))
     with pytest.raises(InputError, match=r"patch size 64 is larger than the image \(24 x 32\)"):
-        make_data(root, StageStore(root=tmp_path / "stages"), grid=PatchGrid(size=64, stride=32))
+        data.train_dataloader()  # what has no patches does without
 
 
 def test_too_few_normals(draw_set, tmp_path):

@@ -234,7 +234,8 @@ def normals(count: int, folder: str = "good") -> list[Sample]:
 
 
 def split(samples: list[Sample], **options: Any) -> list[list[Sample]]:
-    defaults = {"validation_share": 0.1, "calibration_share": 0.15, "calibration_minimum": 9, "seed": 0}
+    defaults = {"validation_share": 0.1, "calibration_share": 0.15, "calibration_minimum": 9}
+    defaults |= {"scores_only": False, "seed": 0}
     splits = split_normals(samples, **{**defaults, **options})
     return [splits.train, splits.validation, splits.calibration]
 
@@ -258,10 +259,22 @@ def test_too_few_normals_say_how_many_are_needed() -> None:
         split(normals(1, "parts/ok"))
     assert str(error.value) == (
         "found 1 normal picture in parts/ok: expected at least 15, 4 to learn from, 2 for validation "
-        "and 9 to set the threshold"
+        "and 9 to set the threshold; a single one is enough for raw scores and maps without a verdict: "
+        "model=positional_memory threshold=none"
     )
     with pytest.raises(InputError, match="found 24 normal pictures in good: expected at least 25"):
         split(normals(24), calibration_minimum=19)
+
+
+@pytest.mark.parametrize(("count", "counts"), [(1, [1, 0, 0]), (5, [5, 0, 0]), (6, [4, 2, 0])])
+def test_where_scores_are_enough_few_normals_are_all_learned_from(count: int, counts: list[int]) -> None:
+    parts = split(normals(count), calibration_minimum=0, scores_only=True)
+    assert [len(part) for part in parts] == counts
+
+
+def test_none_at_all_is_never_enough() -> None:
+    with pytest.raises(InputError, match="found 0 normal pictures: expected at least 6"):
+        split([], calibration_minimum=0, scores_only=True)
 
 
 @pytest.mark.parametrize(("validation", "calibration"), [(0.5, 0.5), (-0.1, 0.1)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,58 @@ def test_a_run_its_bundle_and_its_repetition(part: Path, tmp_path: Path, train: 
     assert predicted == {path: expected[path] for path in predicted}
     again = train(part, tmp_path / "outputs", EMBEDDED, model="positional_memory")
     assert "reused stage scores" in again.out
+
+
+def one_good_part(part: Path, folder: Path) -> Path:
+    """The set with a single picture to learn from."""
+    shutil.copytree(part, folder)
+    first, *others = sorted((folder / "train" / "good").iterdir())
+    for other in others:
+        other.unlink()
+    return first
+
+
+def test_a_single_part_gives_scores_and_maps_without_a_verdict(
+    part: Path, tmp_path: Path, train: Run, predict: Run
+) -> None:
+    one_good_part(part, tmp_path / "one")
+    refused = train(tmp_path / "one", tmp_path / "outputs", EMBEDDED, model="positional_memory")
+    assert refused.code == 2
+    assert "found 1 normal picture" in refused.err
+    assert "a single one is enough for raw scores and maps without a verdict" in refused.err
+    ended = train(
+        tmp_path / "one",
+        tmp_path / "outputs",
+        EMBEDDED,
+        "threshold=none",
+        "report=true",
+        model="positional_memory",
+    )
+    assert ended.code == 0, ended.err
+    found = json.loads((ended.folder / "metrics.json").read_text())
+    assert found["counts"]["train"] == 1
+    assert found["image"]["image_AUROC"] > 0.9
+    assert found["image"]["image_Recall"] is None
+    assert (ended.folder / "report.html").exists()
+    assert predict(ended.folder / "bundle", part / "test" / "hole", tmp_path / "new").code == 0
+    (line, *_) = map(json.loads, (tmp_path / "new" / "scores.jsonl").read_text().splitlines())
+    assert line["raw_score"] > 1
+    assert [line[name] for name in ("verdict", "pred_score", "pred_label")] == ["unjudged", None, None]
+    assert len(list((tmp_path / "new" / "overlays").iterdir())) == 4
+    assert not list((tmp_path / "new" / "masks").iterdir())  # there is no pixel cut
+
+
+def test_what_is_usual_at_a_place_needs_validation_normals(part: Path, tmp_path: Path, train: Run) -> None:
+    one_good_part(part, tmp_path / "one")
+    relative = ["threshold=none", "postprocess.relative=true"]
+    ended = train(tmp_path / "one", tmp_path / "outputs", EMBEDDED, *relative, model="positional_memory")
+    assert ended.code == 2
+    assert "postprocess.relative=true needs validation normals, found none" in ended.err
+
+
+def test_pictures_smaller_than_a_patch_of_the_others(part: Path, tmp_path: Path, train: Run) -> None:
+    ended = train(part, tmp_path, EMBEDDED, "grid.size=500", "grid.stride=500", model="positional_memory")
+    assert ended.code == 0, ended.err  # it has no patches
 
 
 def test_an_unknown_backbone_names_the_nearest(part: Path, tmp_path: Path, train: Run) -> None:
