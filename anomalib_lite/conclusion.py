@@ -56,9 +56,16 @@ class Conclusion:
 
 
 def conclude(
-    cfg: DictConfig, data: InspectionData, fitted: Fitted, folder: Path, seconds: dict[str, float]
+    cfg: DictConfig,
+    data: InspectionData,
+    fitted: Fitted,
+    folder: Path,
+    seconds: dict[str, float],
+    to_note: dict[str, str],
 ) -> Conclusion:
     """Set the cuts, judge the test pictures, and write metrics.json, scores.csv and bundle/.
+
+    `to_note` are further facts of the report and of the bundle's card.
 
     Raises:
         InputError: where the rule can't set a cut, or nothing can be written.
@@ -87,6 +94,7 @@ def conclude(
     facts = scores.facts | {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "data": cfg.data.name,
+        **to_note,
         "calibration": calibration_card(
             normals={role: len(data.rows[role]) for role in ("train", "validation", "calibration")},
             threshold=threshold,

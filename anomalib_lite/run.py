@@ -18,6 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
+from anomalib_lite.auto_setup import choose_setup
 from anomalib_lite.building import backbone_weights, check_settings, make_data, value_object
 from anomalib_lite.cluster.job import check_tasks, heed_signals, is_other_process
 from anomalib_lite.conclusion import conclude, write_page
@@ -90,6 +91,11 @@ def _train(cfg: DictConfig, folder: Path, store: StageStore, loggers: list[Logge
     if not (in_multirun() and "CheckedSweeper" in HydraConfig.get().sweeper._target_):  # which has done it
         check_settings(cfg, data)
     weights = backbone_weights(cfg)  # weights that can't be had are no news for after the preparation
+    to_note: dict[str, str] = {}
+    if cfg.model.get("choice") is not None and not is_other_process():
+        with timed(seconds, "choosing"):
+            cfg, to_note["set-up"] = choose_setup(cfg, weights, store=store, folder=folder, threads=threads)
+        data = make_data(cfg, store)
     with timed(seconds, "preparation"):
         data.setup()
     fitted = fit(
@@ -97,7 +103,7 @@ def _train(cfg: DictConfig, folder: Path, store: StageStore, loggers: list[Logge
     )
     if fitted is None:
         return math.nan
-    result = conclude(cfg, data, fitted, folder, seconds)
+    result = conclude(cfg, data, fitted, folder, seconds, to_note)
     print(metrics_table(result.metrics))
     if _wants_page(cfg, store, folder):
         print(f"\nreport: {write_page(cfg, data, fitted, result, folder)}")

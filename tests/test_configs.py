@@ -172,7 +172,7 @@ def test_recalibration_needs_a_bundle_and_good_parts() -> None:
 @pytest.mark.parametrize(
     ("argument", "expected"),
     [
-        ("model=cpcea", "unknown choice 'model/cpcea' (choices: ae_l2, cae, cpcae, "),
+        ("model=cpcea", "unknown choice 'model/cpcea' (choices: ae_l2, auto, cae, cpcae, "),
         ("data=zippers", "unknown choice 'data/zippers' (choices: "),
         ("threshold=conformel", "unknown choice 'threshold/conformel' (choices: conformal, f1, fixed, "),
         ("models=cpcae", "unknown option 'models' (choices: "),
