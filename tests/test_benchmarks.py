@@ -58,15 +58,12 @@ for line in sys.stdin:
 """
 
 
-@pytest.mark.slow
-def test_peer_judges_the_same_photographs_by_every_method(monkeypatch, tmp_path):
-    """With a program in the peer's place that scores by brightness; the defective parts are the brighter ones."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import peer
+def bright_defects(root):
+    """A rendered part with 40 good photographs; the defective ones have a white rectangle."""
     from measuring import draw, link
 
-    drawn = draw(tmp_path / "drawn", (128, 96))
-    part = tmp_path / "parts" / "part"
+    drawn = draw(root / "drawn", (128, 96))
+    part = root / "parts" / "part"
     link(drawn, part / "train" / "good", 40)
     link(drawn, part / "test" / "good", 3)
     (part / "test" / "bright").mkdir()
@@ -78,6 +75,51 @@ def test_peer_judges_the_same_photographs_by_every_method(monkeypatch, tmp_path)
         photograph[mask > 0] = 255
         cv2.imwrite(str(part / "test" / "bright" / f"{number:03}.png"), photograph)
         cv2.imwrite(str(part / "ground_truth" / "bright" / f"{number:03}_mask.png"), mask)
+    return part.parent
+
+
+@pytest.mark.slow
+def test_reality_measures_every_level_of_every_study(monkeypatch, tmp_path, capsys):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import reality
+
+    monkeypatch.setattr(reality, "PARTS", (1, 10))
+    monkeypatch.setattr(reality, "MISPLACED", reality.MISPLACED[1:2])
+    monkeypatch.setattr(reality, "SIZES", (64, 96))
+    monkeypatch.setattr(reality, "HIDDEN", (0.0, 0.02, 0.05))  # of three defective parts, two
+    out = tmp_path / "reality.json"
+    options = ["--root", bright_defects(tmp_path), "--category", "part", "--out", out, "--seeds", "0"]
+    options += ["--threads", "1", "--set", "embedding=efficientnet_lite0", "data.size=96"]
+    monkeypatch.setattr(sys, "argv", ["reality.py", *map(str, options)])
+    reality.main()
+    found = {f"{point['study']}: {point['level']}": point for point in json.loads(out.read_text())}
+    assert [name for name in found if name.startswith("parts")] == [
+        "parts: 1 good parts",
+        "parts: 10 good parts",
+        "parts: 40 good parts",
+    ]
+    assert found["parts: 1 good parts"]["false_rejects"] is None  # without a cut
+    assert found["parts: 40 good parts"]["image_AUROC"] == 100
+    assert found["parts: 40 good parts"]["found"] == 100
+    trained_on = [found[f"hidden: {share} defective"]["trained_on"] for share in ("0%", "2%", "5%")]
+    assert trained_on == [40, 41, 42]
+    assert len([name for name in found if name.startswith("photograph")]) == len(reality.CHANGES)
+    assert found["photograph: exposure +30 %"]["not_aligned"] == 0
+    assert {
+        "misplaced: 2%, 2 degrees, registration=none",
+        "misplaced: 2%, 2 degrees, registration=ecc",
+    } < set(found)
+    table = capsys.readouterr().out
+    assert all(name in table for name in found)
+
+
+@pytest.mark.slow
+def test_peer_judges_the_same_photographs_by_every_method(monkeypatch, tmp_path):
+    """With a program in the peer's place that scores by brightness; the defective parts are the brighter ones."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import peer
+
+    parts = bright_defects(tmp_path)
     environment = tmp_path / "environment"
     (environment / "bin").mkdir(parents=True)
     python = environment / "bin" / "python"
@@ -87,7 +129,7 @@ def test_peer_judges_the_same_photographs_by_every_method(monkeypatch, tmp_path)
     (tmp_path / "fake.py").write_text(FAKE_PEER)
     monkeypatch.setattr(peer, "WORKER", tmp_path / "fake.py")
     out = tmp_path / "peer.json"
-    options = ["--root", tmp_path / "parts", "--categories", "part", "--size", "128", "--threads", "1"]
+    options = ["--root", parts, "--categories", "part", "--size", "128", "--threads", "1"]
     options += ["--environment", environment, "--out", out, "--set", "data.registration=none"]
     monkeypatch.setattr(sys, "argv", ["peer.py", *map(str, options)])
     peer.main()
