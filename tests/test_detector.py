@@ -423,6 +423,23 @@ def test_a_score_that_a_model_cannot_give_is_refused(model: str, method: str, re
     assert reason in str(refused.value)
 
 
+def test_the_pixel_cut_is_learned_from_normals_or_from_their_peaks() -> None:
+    detector = fitted("nearest_neighbour", "map")
+    validation = tensors(photographs(4, seed=2))
+    detector.postprocess.relative, detector.usual_ = False, None
+    maps = [detector.score(image).anomaly_map for image in validation]
+    learned = {
+        "normals": np.median([np.quantile(found, 0.999) for found in maps]),
+        "normal_peaks": np.quantile([found.max() for found in maps], 0.9),
+    }
+    for tau_from, expected in learned.items():
+        detector.postprocess.tau_from = tau_from
+        detector.calibrate(
+            calibration=tensors(photographs(5, seed=1)), validation=validation, qualities=[1.0] * 5
+        )
+        assert detector.tau_ == pytest.approx(float(expected))
+
+
 def test_the_pixel_cut_is_learned_from_drawn_defects() -> None:
     detector = fitted("nearest_neighbour", "map")
     from_normals = detector.tau_

@@ -87,6 +87,15 @@ def smooth(picture: np.ndarray) -> np.ndarray:
     return cv2.GaussianBlur(picture, (0, 0), 1.0)
 
 
+def detail_of(smoothed: np.ndarray) -> np.ndarray:
+    """A picture (h, w) less what a Gaussian blur of four pixels leaves of it.
+
+    >>> float(abs(detail_of(np.ones((9, 9), np.float32))).max()) < 1e-6
+    True
+    """
+    return smoothed - cv2.GaussianBlur(smoothed, (0, 0), 4.0)
+
+
 def correlation(first: np.ndarray, second: np.ndarray) -> float:
     """Pearson correlation of two arrays of one shape; 0 if one of them is constant.
 
@@ -124,6 +133,8 @@ class PoseSearch:
         turns = [rotation(degrees, self.coarse.shape) for degrees in ANGLES[method]]
         self.turned = [(turn, warp(self.coarse, invert(turn), self.coarse.shape)) for turn in turns]
         self.keypoints = Keypoints(reference) if method == "features" else None
+        self.smoothed = smooth(reference)
+        self.detail = detail_of(self.smoothed)
 
     def find(self, picture: np.ndarray) -> Pose | None:
         """The reference's pose in a float32 picture of its size; None if nothing converges."""
@@ -200,10 +211,11 @@ class PoseSearch:
         seen = cv2.warpAffine(np.ones(size, np.uint8), matrix, size[::-1], flags=flags) > 0
         if not seen.any():
             return -1.0, Pose(matrix, 0.0, 0.0)
-        reference, aligned = smooth(self.reference), smooth(warp(picture, matrix, size))
-        detail = [image - cv2.GaussianBlur(image, (0, 0), 4.0) for image in (reference, aligned)]
-        quality = correlation(reference[seen], aligned[seen])
-        return correlation(detail[0][seen], detail[1][seen]), Pose(matrix, quality, float(seen.mean()))
+        aligned = smooth(warp(picture, matrix, size))
+        quality = correlation(self.smoothed[seen], aligned[seen])
+        return correlation(self.detail[seen], detail_of(aligned)[seen]), Pose(
+            matrix, quality, float(seen.mean())
+        )
 
 
 class Keypoints:

@@ -34,19 +34,24 @@ class Gaussian(nn.Module):
 
     mean: Tensor
     whitening: Tensor
-    transposed: Tensor
 
     def __init__(self, gaussian: PositionalGaussian) -> None:
         super().__init__()
         self.register_buffer("mean", gaussian.mean)
         self.register_buffer("whitening", gaussian.whitening)
-        self.register_buffer("transposed", gaussian.transposed.half())  # exact: so the factors are kept
+        self.blocks = len(gaussian.blocks)
+        for number, block in enumerate(gaussian.blocks):
+            self.register_buffer(f"block{number}", block.half())  # exact: so the factors are kept
 
     def forward(self, features: Tensor) -> Tensor:
         """Distances (B, P) of features (B, P, C)."""
-        whitened = (features - self.mean) @ self.whitening  # (B, P, C)
-        products = torch.matmul(whitened.transpose(0, 1), self.transposed.float())  # (P, B, C)
-        return products.square().mean(dim=2).sqrt().T
+        whitened = ((features - self.mean) @ self.whitening).transpose(0, 1)  # (P, B, C)
+        total = torch.zeros(())
+        for number in range(self.blocks):
+            block = self.get_buffer(f"block{number}").float()  # (P, end, at most BLOCK)
+            products = torch.matmul(whitened[:, :, : block.shape[1]], block)
+            total = total + products.square().sum(dim=2)
+        return (total / whitened.shape[2]).sqrt().T
 
 
 def in_float32(memory: PositionalMemory) -> PositionalMemory:

@@ -36,6 +36,11 @@ def find_defects(anomaly_map: np.ndarray, mask: np.ndarray, *, mm_per_pixel: flo
         raise InputError(
             f"expected a map and a mask of one shape (H, W), got {anomaly_map.shape}, {mask.shape}"
         )
+    left, top, columns, rows = cv2.boundingRect(mask.astype(np.uint8))  # the rest of the photograph is empty
+    around = slice(top, top + rows), slice(left, left + columns)
+    mask, anomaly_map = mask[around], anomaly_map[around]
+    if not mask.size:
+        return []
     count, labels, statistics, centres = cv2.connectedComponentsWithStats(
         mask.astype(np.uint8), connectivity=8
     )
@@ -48,12 +53,12 @@ def find_defects(anomaly_map: np.ndarray, mask: np.ndarray, *, mm_per_pixel: flo
         x, y, width, height, area = statistics[index].tolist()
         defects.append(
             Defect(
-                box=(x, y, width, height),
+                box=(left + x, top + y, width, height),
                 area=area,
                 area_mm2=None if mm_per_pixel is None else area * mm_per_pixel**2,
                 peak=float(peaks[index]),
                 mean=float(sums[index]) / area,
-                location=(float(centres[index, 0]), float(centres[index, 1])),
+                location=(left + float(centres[index, 0]), top + float(centres[index, 1])),
             )
         )
     return sorted(defects, key=lambda defect: (-defect.peak, -defect.area, defect.box[1], defect.box[0]))

@@ -20,6 +20,7 @@ SCALE_FLOOR = (
 PRIOR_PICTURES = (
     50  # so many does the shrinkage's target count: a fifth of the covariance with 200 training pictures
 )
+BLOCK = 48  # columns of a factor at a time: of each, only the rows down to the diagonal are read
 CHUNK = 64  # positions at a time: all of them in double precision would fill the memory
 
 
@@ -87,8 +88,12 @@ class PositionalGaussian:
         positions, channels = self.mean.shape
         rows, columns = _triangle(channels, self.factors.device)
         # transposed: a row vector times such matrices takes a third of the time of a matrix times a column
-        self.transposed = torch.zeros((positions, channels, channels), device=self.factors.device)
-        self.transposed[:, columns, rows] = self.factors.float()
+        transposed = torch.zeros((positions, channels, channels), device=self.factors.device)
+        transposed[:, columns, rows] = self.factors.float()
+        ends = [*range(BLOCK, channels, BLOCK), channels]
+        self.blocks = [
+            transposed[:, :end, start:end].contiguous() for start, end in zip([0, *ends], ends, strict=False)
+        ]
 
     @classmethod
     def from_moments(cls, moments: Moments) -> Self:
@@ -112,13 +117,20 @@ class PositionalGaussian:
         """Distances (B, P) of features (B, P, C): the root of the mean over C whitened, decorrelated dimensions."""
         whitened = (features - self.mean) @ self.whitening  # (B, P, C)
         # one picture at a time: products of a batch give other bits
-        rows = [torch.bmm(one[:, None, :], self.transposed)[:, 0] for one in whitened]  # (P, C) each
-        return torch.stack([row.square().mean(dim=1).sqrt() for row in rows])
+        return torch.stack([self._distance(one) for one in whitened])
+
+    def _distance(self, whitened: Tensor) -> Tensor:
+        """(P,) of a picture's whitened features (P, C)."""
+        total = torch.zeros(len(whitened), device=whitened.device)
+        for block in self.blocks:  # (P, end, at most BLOCK)
+            total += torch.bmm(whitened[:, None, : block.shape[1]], block)[:, 0].square().sum(dim=1)
+        return (total / whitened.shape[1]).sqrt()
 
     def to(self, device: torch.device) -> Self:
         """Move everything to a device."""
-        for name in ("mean", "whitening", "factors", "transposed"):
+        for name in ("mean", "whitening", "factors"):
             setattr(self, name, getattr(self, name).to(device))
+        self.blocks = [block.to(device) for block in self.blocks]
         return self
 
     def state(self) -> dict[str, np.ndarray]:

@@ -22,7 +22,7 @@ from anomalib_lite.scoring.anomaly_map import (
 from anomalib_lite.scoring.pixel_mask import MaskRule
 from anomalib_lite.types import InputError
 
-TAU_FROM = ("normals", "drawn_defects")
+TAU_FROM = ("normals", "normal_peaks", "drawn_defects")
 CHANNELS = {"maximum": channel_maximum, "mean": channel_mean}
 
 
@@ -42,8 +42,8 @@ class PostProcess:
         gaussian: standard deviation of the Gaussian blur; 0: none.
         opening: side of the square of the grey opening, odd: what is narrower is removed; 1: none.
         tau: the pixel cut on the map: the mask is what lies above. None: learned, see tau_from.
-        tau_from: `normals` (one pixel in 1000 of validation normals lies above) or `drawn_defects` (the best F1 score
-            on defects drawn onto them).
+        tau_from: `normals` (one pixel in 1000 of validation normals lies above), `normal_peaks` (one validation normal
+            in ten has a pixel above) or `drawn_defects` (the best F1 score on defects drawn onto them).
         peak_share, minimum_area: of the mask's regions, see `MaskRule`.
         mm_per_pixel: of the photograph, for the area of defects; None: unknown.
     """
