@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -23,6 +24,8 @@ from anomalib_lite.types import InputError
 
 CELL = 8  # pixels of a position's side
 SMALL_WINDOW = 3
+# bytes for each product of two channels at a position: of the sums and what is kept of them, and while it is made
+SUMS, LEARNED = 8, 5
 PICTURES = 16  # whose features are added to the sums at a time: they are small beside the sums
 
 
@@ -75,22 +78,43 @@ class PositionalMemory:
         """Learn from registered pictures (1, 3, H, W) of one size, each seen once.
 
         Raises:
-            InputError: without a picture, or for a picture of another size than the first.
+            InputError: without a picture, for a picture of another size than the first, and where the sums would not
+                fit into the memory that is free.
         """
         pictures = iter(train_normals)
         first = next(pictures, None)
         if first is None:
             raise InputError("positional memory: expected at least one training picture, found none")
         self.size_ = (first.shape[-2], first.shape[-1])
-        self.projection_ = _projection(self.features(first), self.channels)
+        layers = self.features(first)
+        self.projection_ = _projection(layers, self.channels)
+        if layers[0].device.type == "cpu":
+            self._check_room(min(self.channels, sum(features.shape[1] for features in layers)))
         sums = [Moments() for _ in self.windows]
         pictures = chain([first], pictures)
         while group := list(islice(pictures, PICTURES)):
             maps = [self._features(picture) for picture in group]
             for moments, window in zip(sums, self.windows, strict=True):
                 moments.add(torch.cat([self._cells(layers, window) for layers in maps]))
-        self.gaussians_ = [PositionalGaussian.from_moments(moments) for moments in sums]
+        self.gaussians_ = [PositionalGaussian.from_moments(sums.pop(0)) for _ in self.windows]
         return self
+
+    def _check_room(self, channels: int) -> None:
+        """Raise InputError where learning needs more memory than is free."""
+        free = free_memory()
+        cells = [math.prod(self._grid(window)) * channels**2 for window in self.windows]
+        needed = SUMS * sum(cells) + LEARNED * max(cells)
+        if free is None or needed <= free:
+            return
+        share = math.sqrt(free / needed)
+        side, fewer = int(max(self.size_) * share) // CELL * CELL, int(channels * share)
+        fitting = f"data.size={side}" if side else ""
+        fitting += f"{' or ' if side and fewer else ''}model.baseline.channels={fewer}" if fewer else ""
+        raise InputError(
+            f"positional memory: pictures of {self.size_[0]} x {self.size_[1]} pixels, windows {list(self.windows)} "
+            f"and {channels} channels need {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free; "
+            f"{fitting or 'nothing'} would fit"
+        )
 
     @torch.inference_mode()
     def map(self, image: Tensor) -> Mapped:
@@ -184,6 +208,15 @@ class PositionalMemory:
                     f"{height} x {width} pixels and {features.weights.backbone}, found {tuple(gaussian.mean.shape)}"
                 )
         return memory
+
+
+def free_memory() -> int | None:
+    """Bytes that a process may still take without pushing others out; None where that is not known (but on Linux)."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
 
 
 def _averaged(features: Tensor, window: int) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from anomalib_lite.detector import Detector
-from anomalib_lite.models.positional_memory import PositionalMemory
+from anomalib_lite.models.positional_memory import PositionalMemory, free_memory
 from anomalib_lite.scoring.embedding import LITE0, find_weights
 from anomalib_lite.types import InputError
 
@@ -151,6 +151,29 @@ def test_settings_out_of_range_and_no_pictures_are_refused() -> None:
         PositionalMemory(weights=WEIGHTS, channels=0)
     with pytest.raises(InputError, match="expected at least one training picture, found none"):
         PositionalMemory(weights=WEIGHTS).learn([])
+
+
+def test_too_little_memory_says_what_would_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 96 positions, 176 x 176 products of 8 bytes and 5 more while they are made
+    needed = 96 * 176**2 * 13
+    monkeypatch.setattr("anomalib_lite.models.positional_memory.free_memory", lambda: needed - 1)
+    message = (
+        r"pictures of 64 x 96 pixels, windows \[3\] and 176 channels need 0\.0 GB of memory, 0\.0 GB are free; "
+        r"data\.size=88 or model\.baseline\.channels=175 would fit"
+    )
+    with pytest.raises(InputError, match=message):
+        PositionalMemory(weights=WEIGHTS, windows=[3]).learn(parts(2))
+    PositionalMemory(weights=WEIGHTS, windows=[3], channels=175).learn(parts(2))
+    for enough in (needed, None):  # None: the system does not say
+        monkeypatch.setattr(
+            "anomalib_lite.models.positional_memory.free_memory", lambda enough=enough: enough
+        )
+        PositionalMemory(weights=WEIGHTS, windows=[3]).learn(parts(2))
+
+
+def test_the_free_memory_is_that_of_this_machine() -> None:
+    free = free_memory()
+    assert free is None or 10**7 < free < 10**14
 
 
 def scores(folder: Path) -> dict[str, float]:
