@@ -222,11 +222,8 @@ class Detector:
         """
         if self.localises and self.postprocess.relative:
             self.usual_, self.usual_count_ = self._learn_usual(validation)
-        scores, cuts, peaks = (
-            [],
-            [],
-            [],
-        )  # numbers only: the maps of a thousand pictures would fill the memory
+        # numbers only: the maps of a thousand pictures would fill the memory
+        scores, cuts, peaks = [], [], []
         for image in validation:
             scored = self.score(image, usual=self.usual_for_others(image))
             scores.append(scored.raw_score)

@@ -94,8 +94,7 @@ def _examine(inspector: Inspector, path: Path, on_bad_image: str) -> tuple[Exami
 def _write_pictures(examined: Examined, photograph: np.ndarray, output: Path, name: str) -> None:
     if examined.localised is None:
         return
-    if (
-        examined.prediction.pred_mask is not None
-    ):  # without a pixel cut, a black one would say that nothing is wrong
+    # without a pixel cut, a black one would say that nothing is wrong
+    if examined.prediction.pred_mask is not None:
         write_png(output / "masks" / f"{name}.png", examined.localised.mask.astype(np.uint8) * 255)
     write_png(output / "overlays" / f"{name}.png", annotate(photograph, examined))
