@@ -218,7 +218,7 @@ def test_a_failed_job_spares_the_others(
             ["data.size=64,48,0"],
             "job 2 of 3 (data.size=0): data.size: expected at least 1 pixel or null, got 0",
         ),
-        (["grid.size=16,32,999"], "job 2 of 3 (grid.size=999): "),
+        (["grid.stride=8,16,999"], "job 2 of 3 (grid.stride=999): stride must be in (0, size="),
         (
             ["seed=1,2", "classifier=knn,nkk"],
             "job 1 of 4 (seed=1 classifier=nkk): unknown choice 'classifier/nkk'",
