@@ -56,7 +56,7 @@ READINGS = {
     "pixel_Recall": ("Defective pixels found", "Of the defective pixels, the share above the pixel cut."),
     "pixel_F1Score_oracle": (
         "Best possible F1 score of pixels",
-        "With the pixel cut that suits the drawn masks best: an upper limit, not a result.",
+        "With the single pixel cut that suits the drawn masks best: not a result.",
     ),
     "pixel_AUPRO": (
         "Overlap with each defect",
