@@ -16,12 +16,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from anomalib_lite.building import make_data, plain_value
 from anomalib_lite.data.datamodule import InspectionData
 from anomalib_lite.data.images import read_image
-from anomalib_lite.evaluation import DrawnScores, validation_metrics
 from anomalib_lite.fitting import fit
 from anomalib_lite.inspector import examine, load_inspector
-from anomalib_lite.scores import Scores
+from anomalib_lite.metrics import image_metrics
 from anomalib_lite.scoring.embedding import Weights
-from anomalib_lite.scoring.threshold import NoThreshold
 from anomalib_lite.stages import StageStore
 from anomalib_lite.types import InputError
 
@@ -92,7 +90,12 @@ def choose_setup(
                 one, data, weights, store=store, folder=folder, loggers=[], threads=threads, seconds={}
             )
             assert fitted is not None  # this process leads
-            auroc = _auroc(fitted.scores)
+            # what a run calls validation_AUROC
+            auroc = image_metrics(fitted.scores.drawn_labels, fitted.scores.drawn, None)["image_AUROC"]
+            if auroc is None:
+                raise InputError(
+                    "model=auto chooses by validation normals, found none: give it 15 good parts or more"
+                )
             milliseconds = _remembered_time(fitted.chain, data, store, threads)
             at_size.append(Candidate(size=size, windows=chosen, auroc=auroc, milliseconds=milliseconds))
             print(f"tried:  {at_size[-1]}", flush=True)
@@ -137,19 +140,6 @@ def _with(cfg: DictConfig, size: int, windows: tuple[int, ...]) -> DictConfig:
     OmegaConf.update(one, "data.size", size)
     OmegaConf.update(one, "model.baseline.windows", list(windows))
     return one
-
-
-def _auroc(scores: Scores) -> float:
-    """Of validation normals against themselves with drawn defects."""
-    drawn = DrawnScores(scores.drawn, scores.drawn_labels, None)
-    auroc = validation_metrics(drawn, NoThreshold().fit(scores.calibration, scores.validation))[
-        "validation_AUROC"
-    ]
-    if math.isnan(auroc):
-        raise InputError(
-            "model=auto chooses by validation normals, found none: give it 15 good parts or more"
-        )
-    return auroc
 
 
 def _remembered_time(chain: Path, data: InspectionData, store: StageStore, threads: int) -> float:

@@ -223,13 +223,15 @@ class Detector:
         if self.localises and self.postprocess.relative:
             self.usual_, self.usual_count_ = self._learn_usual(validation)
         # numbers only: the maps of a thousand pictures would fill the memory
-        scores, cuts, peaks = [], [], []
+        scores, cuts = [], []
+        of_peaks = self.postprocess.tau_from == "normal_peaks"
         for image in validation:
             scored = self.score(image, usual=self.usual_for_others(image))
             scores.append(scored.raw_score)
             if scored.anomaly_map is not None:
-                cuts.append(np.quantile(scored.anomaly_map, 0.999))  # one normal pixel in 1000 is above it
-                peaks.append(scored.anomaly_map.max())
+                found = scored.anomaly_map
+                # or one normal pixel in 1000 is above it
+                cuts.append(found.max() if of_peaks else np.quantile(found, 0.999))
         held_out, errors = [], []
         for image in calibration:
             scored = self.score(image)
@@ -244,8 +246,7 @@ class Detector:
         self.threshold.fit(np.array(held_out), np.array(scores))
         if cuts:
             # where nearly everything was removed, the quantile is 0, above which every speck would lie
-            of_peaks = self.postprocess.tau_from == "normal_peaks"
-            learned = np.quantile(peaks, 0.9) if of_peaks else np.median(cuts)
+            learned = np.quantile(cuts, 0.9) if of_peaks else np.median(cuts)
             self.learned_tau_ = max(float(learned), LEAST_CUT)
         return self
 

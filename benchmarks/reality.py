@@ -38,13 +38,14 @@ from anomalib_lite.data.images import read_image, write_png
 from anomalib_lite.detector import Detector
 from anomalib_lite.metrics import image_metrics
 from anomalib_lite.schema import register_schemas
+from anomalib_lite.scoring.threshold import ConformalThreshold
 from anomalib_lite.stages import StageStore
 from anomalib_lite.types import Sample
 
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 PARTS = (1, 2, 5, 10, 20, 50)  # and all of them
-FEWEST_WITH_A_CUT = TRAIN_MINIMUM + VALIDATION_MINIMUM + 9
+FEWEST_WITH_A_CUT = TRAIN_MINIMUM + VALIDATION_MINIMUM + ConformalThreshold().minimum_calibration()
 HIDDEN = (0.0, 0.02, 0.05, 0.1)
 MISPLACED = ((0.0, 0.0), (0.02, 2.0), (0.05, 5.0), (0.1, 15.0))  # of each side; degrees
 SIZES = (320, 512, 800)

@@ -107,9 +107,11 @@ class PositionalMemory:
         if free is None or needed <= free:
             return
         share = math.sqrt(free / needed)
-        side, fewer = int(max(self.size_) * share) // CELL * CELL, int(channels * share)
-        fitting = f"data.size={side}" if side else ""
-        fitting += f"{' or ' if side and fewer else ''}model.baseline.channels={fewer}" if fewer else ""
+        smaller = {
+            "data.size": int(max(self.size_) * share) // CELL * CELL,
+            "model.baseline.channels": int(channels * share),
+        }
+        fitting = " or ".join(f"{key}={value}" for key, value in smaller.items() if value)
         raise InputError(
             f"positional memory: pictures of {self.size_[0]} x {self.size_[1]} pixels, windows {list(self.windows)} "
             f"and {channels} channels need {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free; "
